@@ -1,0 +1,61 @@
+# gpudiag. `make` alone lists what can be done. Everything lives in .venv and in the user's cache; nothing is
+# installed elsewhere.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test test-all lint format generate requirements bench clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY)  ## Watch it work: a control plane, six GPU nodes, a fault, a dead agent, recovery (ends by itself)
+	@$(BIN)/kubectl-gpudiag demo
+
+up: $(READY)  ## The same cluster, left running for you to try; Ctrl-C ends it
+	@$(BIN)/kubectl-gpudiag up
+
+test: $(READY)  ## Unit and cluster tests on a real API server, with coverage
+	@$(BIN)/python tools/run_tests.py quick
+
+test-all: $(READY)  ## The slow suites and end to end
+	@$(BIN)/python tools/run_tests.py slow
+
+lint: $(READY)  ## ruff, mypy strict, import-linter, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tools/generate.py --check
+
+format: $(READY)  ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+generate: $(READY)  ## Write the generated files (CRDs) from the models
+	$(BIN)/python tools/generate.py
+
+bench: $(READY)  ## Measure against floors taken in the same run; writes build/bench/*.json
+	$(BIN)/python -m tests.bench
+
+requirements: $(READY)  ## Pin the requirements anew, with hashes
+	@for part in agent operator mcp "agent operator mcp cli dev"; do \
+	  file=requirements/$${part##* }.txt; echo "$$file"; \
+	  $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url \
+	    --no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --upgrade \
+	    $$(printf -- '--extra %s ' $$part) --output-file $$file pyproject.toml; \
+	done
+
+clean:  ## Remove the virtual environment and build results
+	rm -rf $(VENV) build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(READY): pyproject.toml requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit("gpudiag needs Python 3.11 or newer; run make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
+	@echo "Installing into $(VENV) (about a minute the first time)"
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: install your system's python3-venv package"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@

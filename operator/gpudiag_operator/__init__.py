@@ -1,0 +1,1 @@
+"""The operator: discover, collect, assess, aggregate, publish."""

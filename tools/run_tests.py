@@ -1,0 +1,77 @@
+"""Run a part of the test suite and end with one line that says how it went.
+
+``quick``: unit, then cluster tests, with the coverage of every process they start.
+``slow``: what is marked slow, end to end included.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUDGET_SECONDS = {"quick": 20 * 60, "slow": 60 * 60}
+"""A suite that takes longer hangs: stop it and say so. A fresh machine builds the control plane in `quick`."""
+
+
+def main() -> int:
+    """Run the command; the exit code is that of the first step that failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite", choices=sorted(BUDGET_SECONDS))
+    suite = parser.parse_args().suite
+    os.chdir(ROOT)
+    started = time.monotonic()
+    code, outcome = quick() if suite == "quick" else slow()
+    print(f"make {'test' if suite == 'quick' else 'test-all'}: {outcome}, {time.monotonic() - started:.0f} s")
+    return code
+
+
+def quick() -> tuple[int, str]:
+    """Unit and cluster tests under coverage, subprocesses included."""
+    run(sys.executable, "-m", "gpudiag_cli.controlplane", "build")
+    run(sys.executable, "-m", "coverage", "erase")
+    code, outcome = pytest(
+        "-m", "not slow", "tests/unit", "tests/cluster", coverage=True, budget=BUDGET_SECONDS["quick"]
+    )
+    run(sys.executable, "-m", "coverage", "combine", "--quiet")
+    covered = run(sys.executable, "-m", "coverage", "report")
+    total = re.search(r"^TOTAL.*?(\d+)%$", covered.stdout, re.MULTILINE)
+    print(covered.stdout, end="")
+    return code or covered.returncode, f"{outcome}, coverage {total[1] if total else '?'} %"
+
+
+def slow() -> tuple[int, str]:
+    """The slow tests, without coverage: they measure and they wait."""
+    run(sys.executable, "-m", "gpudiag_cli.controlplane", "build")
+    return pytest("-m", "slow", "tests", coverage=False, budget=BUDGET_SECONDS["slow"])
+
+
+def pytest(*arguments: str, coverage: bool, budget: float) -> tuple[int, str]:
+    """Run pytest, show its output as it comes, and return its exit code and its own summary line."""
+    runner = ["coverage", "run", "-m", "pytest"] if coverage else ["pytest"]
+    summary = "no summary"
+    with subprocess.Popen(
+        [sys.executable, "-m", *runner, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        deadline = time.monotonic() + budget
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if re.search(r"\d+ (passed|failed|error)", line):
+                summary = line.strip(" =\n")
+            if time.monotonic() > deadline:
+                process.kill()
+                return 124, f"stopped after {budget:.0f} s"
+    return process.returncode, re.sub(r" in [\d.]+s.*", "", summary)
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a step whose standard error people should see; its output is returned."""
+    return subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
