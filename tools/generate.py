@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -22,12 +23,16 @@ class _Dumper(yaml.SafeDumper):
 
 def generated() -> dict[Path, str]:
     """Every generated file and what it should hold."""
-    crds = (gpudiagnostic_crd(), gpunode_crd())
-    return {
-        ROOT / "crds" / f"{crd['metadata']['name']}.yaml": HEADER
-        + yaml.dump(crd, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
-        for crd in crds
-    }
+    crds = {f"{crd['metadata']['name']}.yaml": as_yaml(crd) for crd in (gpudiagnostic_crd(), gpunode_crd())}
+    files = {ROOT / "crds" / name: HEADER + text for name, text in crds.items()}
+    # kustomize reads nothing above its own folder, so the base holds them a second time.
+    files[ROOT / "manifests" / "base" / "crds.yaml"] = HEADER + "---\n".join(crds.values())
+    return files
+
+
+def as_yaml(document: dict[str, Any]) -> str:
+    """One YAML document, in the order it was built."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
 
 
 def main() -> int:
