@@ -1,0 +1,1 @@
+"""The checks: one folder each, one interface (``base``), one list (``registry``)."""

@@ -1,0 +1,1 @@
+"""The driver or its library cannot be used, and reads that fail: what blinds the agent."""

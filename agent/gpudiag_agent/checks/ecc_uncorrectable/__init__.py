@@ -1,0 +1,1 @@
+"""Uncorrectable memory errors since the driver was loaded."""

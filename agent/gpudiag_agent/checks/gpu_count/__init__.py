@@ -1,0 +1,1 @@
+"""Fewer GPUs answer than the PCI bus shows."""

@@ -1,0 +1,1 @@
+"""A GPU has fallen off the bus, vanished, or waits for a reset."""

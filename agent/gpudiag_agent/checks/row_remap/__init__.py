@@ -1,0 +1,1 @@
+"""Memory rows that wait for a remap, or could not be remapped."""

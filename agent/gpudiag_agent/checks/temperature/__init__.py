@@ -1,0 +1,1 @@
+"""Temperature against the GPU's own limits."""

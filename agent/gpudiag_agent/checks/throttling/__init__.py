@@ -1,0 +1,1 @@
+"""Clocks held down by hardware: thermal slowdown, power brake."""

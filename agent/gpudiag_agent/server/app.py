@@ -1,0 +1,122 @@
+"""The paths of the HTTP contract."""
+
+import functools
+import gzip
+from collections.abc import Callable
+
+import msgspec
+from aiohttp import web
+
+from gpudiag_agent.publisher import Publisher, Snapshot, TooManyWaitersError
+from gpudiag_agent.sampler import Sampler
+from gpudiag_agent.server import middleware, negotiation, openapi, query
+from gpudiag_agent.server.metrics import Metrics
+from gpudiag_agent.server.problems import unavailable
+
+_JSON = "application/json"
+
+
+class Server:
+    """Handlers over the publisher's current snapshot.
+
+    Args:
+        publisher: has the report.
+        sampler: for ``?fresh=true``.
+        metrics: for ``/metrics``, and counts requests.
+    """
+
+    def __init__(self, *, publisher: Publisher, sampler: Sampler, metrics: Metrics) -> None:
+        self._publisher = publisher
+        self._sampler = sampler
+        self._metrics = metrics
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        answers = middleware.answers(sampled_at=self._sampled_at, count=self._metrics.answered)
+        app = web.Application(middlewares=[answers], client_max_size=1)
+        app.router.add_get("/v1/report", self._report)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics_page)
+        app.router.add_get("/openapi.json", self._openapi)
+        return app
+
+    def _sampled_at(self) -> str | None:
+        current = self._publisher.current
+        return current.report.sampled_at if current else None
+
+    async def _report(self, request: web.Request) -> web.Response:
+        asked = query.report_query(request.query.items())
+        if asked.fresh:
+            await self._sampler.fresh()
+        current = self._current()
+        known = request.headers.get("If-None-Match")
+        if negotiation.matches(known, current.etag):
+            if asked.wait:
+                current = await self._changed(asked.wait)
+            if negotiation.matches(known, current.etag):
+                return web.Response(status=304, headers=_caching(current))
+        return _compressible(
+            request, current.body, _JSON, headers=_caching(current), compressed=lambda: current.compressed
+        )
+
+    async def _changed(self, seconds: float) -> Snapshot:
+        try:
+            await self._publisher.wait_for_change(seconds)
+        except TooManyWaitersError:
+            raise unavailable("too many requests wait for a change already; ask without wait, or later") from None
+        return self._current()
+
+    def _current(self) -> Snapshot:
+        if self._publisher.current is None:
+            raise unavailable("the first sample is not finished yet")
+        return self._publisher.current
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        query.known(request.query.items(), ())
+        return _json({"status": "ok"})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        query.known(request.query.items(), ())
+        self._current()
+        return _json({"status": "ready"})
+
+    async def _metrics_page(self, request: web.Request) -> web.Response:
+        query.known(request.query.items(), ())
+        page = self._metrics.page()
+        return _compressible(request, page, "text/plain; version=0.0.4", charset="utf-8")
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        query.known(request.query.items(), ())
+        return _compressible(request, _document(), _JSON)
+
+
+@functools.cache
+def _document() -> bytes:
+    return openapi.document()
+
+
+def _caching(snapshot: Snapshot) -> dict[str, str]:
+    return {"ETag": snapshot.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+
+
+def _json(content: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(content), content_type=_JSON, headers={"Cache-Control": "no-store"})
+
+
+def _compressible(
+    request: web.Request,
+    body: bytes,
+    content_type: str,
+    *,
+    charset: str | None = None,
+    headers: dict[str, str] | None = None,
+    compressed: Callable[[], bytes] | None = None,
+) -> web.Response:
+    head = {"Vary": "Accept-Encoding", **(headers or {})}
+    head["Content-Type"] = content_type if charset is None else f"{content_type}; charset={charset}"
+    wanted = negotiation.accepts_gzip(request.headers.get("Accept-Encoding", ""))
+    if wanted and len(body) >= negotiation.COMPRESS_FROM:
+        head["Content-Encoding"] = "gzip"
+        body = compressed() if compressed is not None else gzip.compress(body, 5, mtime=0)
+    return web.Response(body=body, headers=head)

@@ -1,0 +1,101 @@
+"""The description of the HTTP contract, OpenAPI 3.1. The report's schema comes from the type that encodes it."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from gpudiag_api.version import __version__
+from gpudiag_api.wire import Report
+
+_ID = {"type": "string", "maxLength": 128}
+_HEADERS: dict[str, object] = {
+    "X-Request-Id": {"description": "The caller's, or a new one.", "schema": _ID},
+    "X-Gpudiag-Sampled-At": {
+        "description": "When NVML last answered, by the node's clock (compare with Date). Absent if it never did.",
+        "schema": {"type": "string", "format": "date-time"},
+    },
+}
+_ETAG: dict[str, object] = {
+    "ETag": {"description": "Weak; over the report's meaning, not its values.", "schema": {"type": "string"}}
+}
+_PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "requestId": _ID,
+    },
+}
+
+
+def _answer(
+    description: str, content: Mapping[str, object] | None = None, more: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    body: dict[str, object] = {"content": content} if content else {}
+    return {"description": description, "headers": {**_HEADERS, **(more or {})}, **body}
+
+
+def _problem(description: str) -> dict[str, object]:
+    return _answer(description, {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}})
+
+
+def _parameter(name: str, place: str, description: str, **schema: object) -> dict[str, object]:
+    return {"name": name, "in": place, "description": description, "schema": schema}
+
+
+def _get(summary: str, answers: dict[str, object], parameters: list[object] | None = None) -> dict[str, object]:
+    refused = _problem("An unknown query parameter, or a value that is not allowed.")
+    responses: dict[str, object] = {**answers, "400": refused}
+    return {"get": {"summary": summary, "parameters": parameters or [], "responses": responses}}
+
+
+def document() -> bytes:
+    """The description as JSON."""
+    json_object = {"application/json": {"schema": {"type": "object"}}}
+    (reference,), schemas = msgspec.json.schema_components((Report,), ref_template="#/components/schemas/{name}")
+    report = _get(
+        "The node's report",
+        {
+            "200": _answer("The report.", {"application/json": {"schema": reference}}, _ETAG),
+            "304": _answer("Its meaning is still that of If-None-Match.", more=_ETAG),
+            "503": _problem("The first sample is not finished, or too many requests wait."),
+        },
+        [
+            _parameter("If-None-Match", "header", "ETag of the report the caller has.", type="string"),
+            _parameter(
+                "wait",
+                "query",
+                "With If-None-Match: answer when the meaning changes, or after this long. At most 60s.",
+                type="string",
+                default="0s",
+                examples=["30s"],
+            ),
+            _parameter("fresh", "query", "Sample first, at most once a second.", type="boolean", default=False),
+        ],
+    )
+    whole = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "gpudiag agent",
+            "version": __version__,
+            "summary": "GPU health of one node.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            "/v1/report": report,
+            "/healthz": _get("Whether the process is alive", {"200": _answer("It is.", json_object)}),
+            "/readyz": _get(
+                "Whether there is a report",
+                {"200": _answer("There is.", json_object), "503": _problem("Not yet.")},
+            ),
+            "/metrics": _get(
+                "Metrics for Prometheus", {"200": _answer("Metrics.", {"text/plain": {"schema": {"type": "string"}}})}
+            ),
+            "/openapi.json": _get("This description", {"200": _answer("It.", json_object)}),
+        },
+        "components": {"schemas": {**schemas, "Problem": _PROBLEM}},
+    }
+    return msgspec.json.encode(whole)
