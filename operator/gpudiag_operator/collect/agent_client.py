@@ -1,0 +1,232 @@
+"""One call to one agent over HTTP, as cheap as aiohttp allows and as distrustful as an open network asks for.
+
+Built on aiohttp with one session for all nodes. What it adds: the slot of the global limit is given back between the
+last byte of the request and the first of the answer (aiohttp tells that moment by starting the response object, which
+is ours), bounded reading, and a classification of everything that can go wrong.
+"""
+
+import asyncio
+import hashlib
+import os
+import random
+import socket
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import lru_cache
+
+import aiohttp
+from yarl import URL
+
+from gpudiag_api.vocabulary import NotRead
+from gpudiag_api.wire import Report
+from gpudiag_operator.collect import body, classify
+from gpudiag_operator.collect.classify import Stage
+from gpudiag_operator.collect.limiter import Slot
+from gpudiag_operator.collect.outcome import Answer, FetchError, TokenSource
+from gpudiag_operator.collect.settings import CollectSettings
+from gpudiag_operator.collect.staleness import check_fresh
+from gpudiag_operator.domain import AgentPod
+
+_PROBLEM_BYTES = 4096
+_LIFETIME_JITTER = 0.2
+
+
+class _Call:
+    """The progress of one call: its stage, and the slot it holds or not."""
+
+    __slots__ = ("slot", "stage")
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot = slot
+        self.stage = Stage.CONNECTING
+
+    def sent(self) -> None:
+        self.stage = Stage.SENT
+        self.slot.drop()
+
+
+_current: ContextVar[_Call] = ContextVar("_current")
+
+
+class _Response(aiohttp.ClientResponse):
+    """aiohttp starts a response when the request is on its way: the moment to let others connect."""
+
+    async def start(self, connection: aiohttp.connector.Connection) -> "aiohttp.ClientResponse":
+        _current.get().sent()
+        return await super().start(connection)
+
+
+class _Endpoint:
+    """URLs of one agent, made once, and when its kept connection is due for renewal."""
+
+    __slots__ = ("base", "renew_at", "urls", "where")
+
+    def __init__(self, ip: str, port: int, renew_at: float) -> None:
+        self.where = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+        self.base = f"http://{self.where}/v1/report"
+        self.renew_at = renew_at
+        self.urls: dict[str, URL] = {}
+
+    def url(self, query: str) -> URL:
+        found = self.urls.get(query)
+        if found is None:
+            found = self.urls[query] = URL(self.base + query, encoded=True)
+        return found
+
+
+class AgentClient:
+    """The Fetcher over HTTP. Make it inside a running loop; ``close`` it."""
+
+    def __init__(
+        self,
+        settings: CollectSettings,
+        *,
+        token: TokenSource = lambda: None,
+        rng: random.Random | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._token = token
+        self._rng = rng or random.Random()  # noqa: S311  (ids and jitter, no secrets)
+        self._wall = wall
+        self._loop = asyncio.get_running_loop()
+        self._endpoint = lru_cache(maxsize=16_384)(self._new_endpoint)
+        self._kept = self._session(force_close=False)
+        self._short = self._session(force_close=True)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._kept.close()
+        await self._short.close()
+
+    async def fetch(
+        self,
+        pod: AgentPod,
+        slot: Slot,
+        *,
+        seconds: float,
+        wait: float = 0.0,
+        fresh: bool = False,
+        etag: str | None = None,
+        known: Report | None = None,
+        run_id: str = "",
+    ) -> Answer:
+        """See ``Fetcher.fetch``."""
+        endpoint = self._endpoint(pod.ip, pod.port or self._settings.agent_port)
+        headers = self._headers(etag, run_id)
+        if self._loop.time() >= endpoint.renew_at:
+            headers["Connection"] = "close"
+            endpoint.renew_at = self._renewal()
+        query = "?fresh=true" if fresh else f"?wait={wait:g}s" if wait and etag else ""
+        session = self._short if fresh else self._kept
+        call = _Call(slot)
+        _current.set(call)
+        total = seconds + (wait if etag else 0.0)
+        try:
+            async with asyncio.timeout(total) as limit:
+                response = await session.get(endpoint.url(query), headers=headers, allow_redirects=False)
+                try:
+                    call.stage = Stage.BODY
+                    await self._hold(slot, limit)
+                    return await self._answer(response, pod.node, endpoint.where, known=known if etag else None)
+                except BaseException:
+                    response.close()
+                    raise
+        except TimeoutError:
+            spent = self._settings.node_timeout if call.stage is Stage.CONNECTING else total
+            raise classify.timed_out(call.stage, spent, endpoint.where) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise classify.transport(error, endpoint.where, call.stage) from error
+
+    async def _hold(self, slot: Slot, limit: asyncio.Timeout) -> None:
+        """Take the slot again; the wait for it is our congestion, so it is not on the node's clock."""
+        if slot.try_hold():
+            return
+        before, deadline = self._loop.time(), limit.when()
+        limit.reschedule(None)
+        await slot.hold()
+        if deadline is not None:
+            limit.reschedule(deadline + self._loop.time() - before)
+
+    async def _answer(self, response: aiohttp.ClientResponse, node: str, where: str, *, known: Report | None) -> Answer:
+        headers = response.headers
+        if response.status == 304 and known is not None:
+            report, etag = None, headers.get("ETag")
+        elif response.status == 200:
+            content = await body.read_bounded(response)
+            report = body.parse(content, content_type=headers.get("Content-Type", ""), node=node)
+            etag = headers.get("ETag")
+        else:
+            raise classify.status(response.status, await response.content.read(_PROBLEM_BYTES), where)
+        confirmed = known if report is None else report
+        if confirmed is not None:
+            sampled_at, date = headers.get("X-Gpudiag-Sampled-At"), headers.get("Date")
+            check_fresh(confirmed, sampled_at=sampled_at, date=date, now=self._wall())
+        response.release()
+        return Answer(report=report, etag=etag)
+
+    def _headers(self, etag: str | None, run_id: str) -> dict[str, str]:
+        trace = _trace_id(run_id) if run_id else os.urandom(16).hex()
+        headers = {"X-Request-Id": run_id or trace, "traceparent": f"00-{trace}-{os.urandom(8).hex()}-01"}
+        if etag is not None:
+            headers["If-None-Match"] = etag
+        try:
+            token = self._token()
+        except OSError as error:
+            raise FetchError(
+                NotRead.AUTH_UNAVAILABLE,
+                f"the operator's token for agents cannot be read: {error.strerror or error}",
+                advice="check the projected token volume of the operator's Pod",
+            ) from error
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
+
+    def _new_endpoint(self, ip: str, port: int) -> _Endpoint:
+        return _Endpoint(ip, port, self._renewal())
+
+    def _renewal(self) -> float:
+        """When the connection made now is due: lifetimes differ, so that a fleet is not reconnected at once."""
+        spread = self._rng.uniform(1 - _LIFETIME_JITTER, 1 + _LIFETIME_JITTER)
+        return self._loop.time() + self._settings.connection_lifetime * spread
+
+    def _session(self, *, force_close: bool) -> aiohttp.ClientSession:
+        # No limit per host: a poller has one request in flight by construction, and two Pods that claim one
+        # address must each be told apart (IdentityMismatch), not wait for each other.
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            force_close=force_close,
+            keepalive_timeout=None if force_close else self._settings.connection_idle,
+            socket_factory=_socket,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            response_class=_Response,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "gpudiag-operator"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.node_timeout),
+        )
+
+
+def _trace_id(run_id: str) -> str:
+    """32 hex digits that every process derives alike from the run; the run's own digits where it is a UUID."""
+    digits = run_id.replace("-", "").lower()
+    if len(digits) == 32 and not digits.strip("0123456789abcdef") and digits.strip("0"):
+        return digits
+    return hashlib.blake2b(run_id.encode(), digest_size=16).hexdigest()
+
+
+_KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 2), ("TCP_USER_TIMEOUT", 15_000))
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that notices within 20 s that its node is gone, also while a poll waits and nothing is sent."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        if hasattr(socket, option):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return made

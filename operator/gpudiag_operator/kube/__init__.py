@@ -1,0 +1,1 @@
+"""Kubernetes access of the operator: a small raw client, the reflector, label selectors."""
