@@ -56,6 +56,11 @@ class ManualClock:
         """See :class:`Clock`."""
         return self._now
 
+    @property
+    def sleeping(self) -> bool:
+        """Whether somebody waits for this clock."""
+        return bool(self._sleepers)
+
     async def sleep(self, seconds: float) -> None:
         """See :class:`Clock`: until :meth:`advance` has turned it that far."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

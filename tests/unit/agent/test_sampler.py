@@ -65,7 +65,9 @@ class Rig:
         async with asyncio.timeout(5):
             while self.source.looks < looks or self.publisher.current is None:
                 await asyncio.sleep(0.001)
-        await self.sampler.fresh()
+            await self.sampler.fresh()
+            while not self.clock.sleeping:  # else the clock is turned before the loop looks at it
+                await asyncio.sleep(0)
 
     def xid(self, number: int, code: int = 48) -> None:
         line = XIDLine(code=code, pci="0000:3b:00.0", message="x")
@@ -127,7 +129,9 @@ async def test_a_kernel_line_does_not_wait_for_a_hung_driver() -> None:
         rig.source.gate.clear()
         rig.clock.advance(10)
         waiting = asyncio.create_task(rig.publisher.wait_for_change(5))
-        await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            while rig.source.looks < 2:
+                await asyncio.sleep(0)
         rig.xid(1)
         async with asyncio.timeout(0.2):
             await waiting
