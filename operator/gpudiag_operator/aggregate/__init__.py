@@ -1,0 +1,1 @@
+"""Aggregate: many nodes and one question make one GPUDiagnostic status. Pure."""

@@ -1,0 +1,130 @@
+"""Runs of Once diagnostics: a bounded number at the same time, each in a task that can be cancelled.
+
+The order among those that wait is the order in which they came; a run that is cancelled gives its place on at once.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gpudiag_operator.diagnostics.registry import Key
+from gpudiag_operator.domain import NodeState
+from gpudiag_operator.observability.logs import bound
+
+log = logging.getLogger(__name__)
+
+FreshReads = Callable[[Sequence[str], float, str], Awaitable[Mapping[str, NodeState]]]
+"""Reads nodes afresh: (names in order of urgency, seconds of deadline, run id) → a state for every name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run came back with."""
+
+    run_id: str
+    started_at: float
+    """Unix seconds."""
+    states: Sequence[NodeState]
+    missing: Sequence[str]
+    deadline_exceeded: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be run."""
+
+    key: Key
+    names: Sequence[str]
+    """Nodes to read, in order of urgency."""
+    missing: Sequence[str]
+    deadline: float
+    """Seconds."""
+    done: Callable[[Outcome | None], None]
+    """Called at the end, unless the run was cancelled; with None when a bug ended it."""
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+class OnceRuns:
+    """The runs under way.
+
+    Args:
+        read: makes the fresh reads.
+        most: runs at the same time.
+        wall: Unix seconds.
+        monotonic: seconds of a clock that never jumps.
+        freed: called when a place becomes free.
+    """
+
+    def __init__(
+        self,
+        read: FreshReads,
+        *,
+        most: int,
+        wall: Callable[[], float],
+        monotonic: Callable[[], float],
+        freed: Callable[[], None],
+    ) -> None:
+        self._read = read
+        self._most = most
+        self._wall = wall
+        self._monotonic = monotonic
+        self._freed = freed
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+
+    @property
+    def full(self) -> bool:
+        """No place for another run."""
+        return len(self._tasks) >= self._most
+
+    def running(self, key: Key) -> bool:
+        """Whether a run of this diagnostic is under way."""
+        return key in self._tasks
+
+    def start(self, order: Order) -> None:
+        """Run; there must be a place, and no run of this diagnostic."""
+        assert not self.full
+        assert order.key not in self._tasks
+        task = asyncio.create_task(self._run(order), name=f"run {order.key}")
+        self._tasks[order.key] = task
+        task.add_done_callback(lambda _: self._ended(order, task))
+
+    def cancel(self, key: Key) -> None:
+        """Stop a run; nothing of it is used."""
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Stop all runs."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, order: Order) -> None:
+        with bound(runID=order.run_id, diagnostic=str(order.key)):
+            started_at, began = self._wall(), self._monotonic()
+            log.info("run of %d nodes started", len(order.names))
+            found = await self._read(order.names, order.deadline, order.run_id) if order.names else {}
+            spent = self._monotonic() - began
+            outcome = Outcome(
+                run_id=order.run_id,
+                started_at=started_at,
+                states=list(found.values()),
+                missing=order.missing,
+                deadline_exceeded=spent >= order.deadline,
+            )
+            log.info("run ended after %.1f s", spent)
+            self._tasks.pop(order.key, None)
+            order.done(outcome)
+
+    def _ended(self, order: Order, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is not None:
+            # A bug must cost one run, not the operator.
+            log.error("the run of %s failed", order.key, exc_info=task.exception())
+            if self._tasks.get(order.key) is task:
+                del self._tasks[order.key]
+                order.done(None)
+        self._freed()

@@ -1,0 +1,1 @@
+"""Publish: write what changed in meaning, at a bounded rate, worst first, with Events."""
