@@ -20,6 +20,9 @@ from gpudiag_api.vocabulary import Action, Blame, Check, Severity
 from gpudiag_api.wire import Evidence, Subject
 
 
+_WITNESSES = {"nvml": "NVML", "kernelLog": "kernel log"}
+
+
 class GPULost(Memoryless):
     """See the module."""
 
@@ -61,9 +64,8 @@ def _lost(subject: Subject, said: tuple[Evidence, ...], times: list[float]) -> P
         severity=Severity.CRITICAL,
         blame=Blame.HARDWARE,
         action=Action.REBOOT_NODE,
-        message=f"{say(subject)} is lost: "
-        + "; ".join(f"{one.name}: {one.value}" for one in said)
-        + ". Only a reboot of the node brings it back; if it happens again, have it inspected.",
+        message=f"{say(subject)} is lost ({'; '.join(f'{_WITNESSES[one.name]}: {one.value}' for one in said)})."
+        " Only a reboot of the node brings it back; if it happens again, have it inspected.",
         subject=subject,
         evidence=said[:16],
         since=min(times, default=None),
