@@ -2,4 +2,7 @@
 
 An NVML call can block for ever in the kernel (process state D), and no thread timeout ends it. So ``reader`` and
 ``child`` run in a process of their own, and ``source`` in the agent asks it for samples with a deadline.
+
+    agent     source ── process ──┐  frames over pipes
+    child     child ── reader ── device, fields, mig ── call ── pynvml ── libnvidia-ml.so.1
 """

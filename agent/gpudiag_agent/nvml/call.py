@@ -1,21 +1,37 @@
 """One NVML call, made safe: "not supported" is no answer, not an error.
 
-The codes are ``nvmlReturn_t`` of nvml.h. 3 and 13 mean the GPU or the driver lacks the feature, 25 that this driver
-does not know this version of the struct: all three give None. pynvml raises 13 for a symbol the library lacks.
-Every other code is kept as a ``CallError`` of the GPU that was asked.
+The codes are ``nvmlReturn_t`` of nvml.h. 3 and 13 mean that the GPU or the driver lacks the feature, 22 that a virtual
+GPU has no ECC, 25 that this driver does not know this version of the struct, 26 that it has dropped the feature: all
+of them give None. pynvml raises 13 for a symbol that the library lacks. Every other code is kept as a ``CallError`` of
+the GPU that was asked.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pynvml
 
-from gpudiag_agent.sample import CallError
+from gpudiag_agent.sample import NVML_ERROR_GPU_IS_LOST, NVML_ERROR_RESET_REQUIRED, CallError
 
+INVALID_ARGUMENT = 2
 NOT_SUPPORTED = 3
+NO_PERMISSION = 4
+NOT_FOUND = 6
+DRIVER_NOT_LOADED = 9
+TIMEOUT = 10
+LIBRARY_NOT_FOUND = 12
 FUNCTION_NOT_FOUND = 13
+LIB_RM_VERSION_MISMATCH = 18
+VGPU_ECC_NOT_SUPPORTED = 22
 ARGUMENT_VERSION_MISMATCH = 25
-UNSUPPORTED = frozenset({NOT_SUPPORTED, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH})
+DEPRECATED = 26
+UNKNOWN = 999
+UNSUPPORTED = frozenset(
+    {NOT_SUPPORTED, FUNCTION_NOT_FOUND, VGPU_ECC_NOT_SUPPORTED, ARGUMENT_VERSION_MISMATCH, DEPRECATED}
+)
+
+_ABOUT_THE_GPU = frozenset({NVML_ERROR_GPU_IS_LOST, NVML_ERROR_RESET_REQUIRED})
+"""Codes that another way to ask will not change."""
 
 _NAMES: dict[int, str] = {
     value: name for name, value in vars(pynvml).items() if name.startswith("NVML_ERROR_") and isinstance(value, int)
@@ -40,33 +56,53 @@ def attempt(name: str, *arguments: Any) -> tuple[Any, int]:
         return function(*arguments), 0
     except pynvml.NVMLError as error:
         return None, int(error.value)
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
         # pynvml decodes strings strictly; a corrupted InfoROM answers with arbitrary bytes.
-        return None, NOT_SUPPORTED
+        return error.object.decode(errors="replace"), 0
 
 
 class Caller:
     """Calls on behalf of one GPU and collects the errors."""
 
     def __init__(self) -> None:
-        self._errors: dict[int, CallError] = {}
+        self._errors: dict[tuple[str, int], CallError] = {}
 
     @property
     def errors(self) -> tuple[CallError, ...]:
-        """The first call that failed with each code."""
+        """What failed, in order, one for each function and code."""
         return tuple(self._errors.values())
 
-    def __call__(self, name: str, *arguments: Any) -> Any | None:
-        """The value of a call, None where it is unsupported or failed."""
+    def __call__(self, name: str, *arguments: Any, tolerate: Collection[int] = ()) -> Any | None:
+        """The value of a call, None where it is unsupported or failed.
+
+        Args:
+            name: of the pynvml function.
+            arguments: its arguments.
+            tolerate: further codes that are no error of the GPU here.
+        """
         value, code = attempt(name, *arguments)
-        if code and code not in UNSUPPORTED:
-            self._errors.setdefault(code, CallError(call=name, code=code, name=error_name(code)))
+        if code and code not in UNSUPPORTED and code not in tolerate:
+            self.failed(name, code)
         return value
 
+    def failed(self, name: str, code: int) -> None:
+        """Keep an error of the GPU."""
+        self._errors.setdefault((name, code), CallError(call=name, code=code, name=error_name(code)))
+
     def first(self, *calls: tuple[Any, ...]) -> Any | None:
-        """The value of the first call that is supported: newer functions first, older drivers lack them."""
+        """The value of the first call that answers, newest function first.
+
+        An error counts only when no older function answers either: a driver may not know the newer one.
+        """
+        failures = []
         for name, *arguments in calls:
-            value = self(name, *arguments)
-            if value is not None:
+            value, code = attempt(name, *arguments)
+            if not code:
                 return value
+            failures.append((name, code))
+            if code in _ABOUT_THE_GPU:
+                break
+        for name, code in failures:
+            if code not in UNSUPPORTED:
+                self.failed(name, code)
         return None

@@ -1,4 +1,7 @@
-"""The process that calls NVML: ``python -m gpudiag_agent.nvml.child``. One byte in, one frame out.
+"""The process that calls NVML: ``python -m gpudiag_agent.nvml.child``.
+
+It greets with an empty frame once it can be asked; from then on one byte in means one frame out. The greeting tells a
+slow start, which is the node's doing, from a slow driver.
 
 Small on purpose (no asyncio, no aiohttp): it is half of what the agent costs every node. It ends when its input
 ends, and the kernel kills it should the agent die while it is stuck in a call.
@@ -9,10 +12,11 @@ import os
 import signal
 import sys
 
-from gpudiag_agent.nvml.frames import encode
+from gpudiag_agent.nvml.frames import GREETING, encode
 from gpudiag_agent.nvml.reader import read_sample
 
 _PR_SET_PDEATHSIG = 1
+"""linux/prctl.h"""
 
 
 def main() -> None:
@@ -23,10 +27,19 @@ def main() -> None:
     requests, answers = os.dup(sys.stdin.fileno()), os.dup(sys.stdout.fileno())
     # Libraries print: what they write to standard output must not get between the frames.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    while os.read(requests, 1):
-        frame = memoryview(encode(read_sample()))
-        while frame:
-            frame = frame[os.write(answers, frame) :]
+    try:
+        _write(answers, GREETING)
+        while os.read(requests, 1):
+            _write(answers, encode(read_sample()))
+    except (BrokenPipeError, ConnectionResetError):
+        # Nobody is left to answer to.
+        return
+
+
+def _write(to: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(to, left) :]
 
 
 if __name__ == "__main__":

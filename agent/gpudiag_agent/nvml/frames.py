@@ -9,6 +9,9 @@ MAX_FRAME_BYTES = 1 << 20
 
 HEADER_BYTES = 4
 
+GREETING = bytes(HEADER_BYTES)
+"""An empty frame: the child is ready to be asked."""
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Sample)
 

@@ -1,45 +1,62 @@
-"""One look at all GPUs: initialise, read, shut down.
+"""One look at all GPUs: initialise, read, shut down. Runs only in the child: every line of it may block for ever.
 
 NVML keeps ``/dev/nvidia*`` open between initialisation and shutdown, and whoever holds them open blocks a GPU reset and
-a change of MIG mode. So the library is initialised for each sample and released after it; the handles are never
-kept. The price on a driver without persistence mode is that the GPU wakes up for each sample.
+a change of MIG mode. So the library is initialised for each sample and released after it; handles are never kept, and
+neither is anything read through them: a board may be swapped, a driver reloaded between two looks.
+
+The price falls on nodes without persistence mode, where the driver puts a GPU to sleep when its last user leaves: each
+look wakes the GPUs up, which takes seconds per GPU, and starts their volatile counters anew. Run nvidia-persistenced
+there (the GPU operator does), or give ``NVMLSource`` a longer deadline.
 """
 
+import ctypes
 import time
 from typing import Any
 
 import pynvml
 
-from gpudiag_agent.nvml.call import FUNCTION_NOT_FOUND, attempt, error_name
+from gpudiag_agent.nvml import call, values
 from gpudiag_agent.nvml.device import read_device
-from gpudiag_agent.sample import Sample, SourceFault
+from gpudiag_agent.sample import GPUSample, Sample, SourceFault
 from gpudiag_api.vocabulary import Capability
 
+_LIBRARY = "libnvidia-ml.so.1"
+"""What pynvml loads, from the library path; nothing else is tried."""
 _MAX_GPUS = 64
+"""As many as the wire takes."""
 
+_BLOCKED = (
+    "Usually the container lost its access to /dev/nvidia*, for example through systemctl daemon-reload. That is a "
+    "fault of the agent's container and not of a GPU: restart the agent's Pod."
+)
 _FAULTS: dict[int, tuple[Capability, str]] = {
-    4: (
+    call.NO_PERMISSION: (
         Capability.PERMISSION_DENIED,
-        "The driver refused access; give the container access to /dev/nvidia* (NVIDIA runtime, or privileged).",
+        "The driver refused access: give the agent's container /dev/nvidia* (NVIDIA runtime, or privileged).",
     ),
-    9: (
+    call.DRIVER_NOT_LOADED: (
         Capability.NO_DRIVER,
-        "The NVIDIA kernel driver is not loaded; run nvidia-smi on the node and look for NVRM in dmesg.",
+        "The NVIDIA kernel driver is not loaded: run nvidia-smi on the node and look for NVRM in dmesg.",
     ),
-    10: (Capability.DRIVER_HUNG, "The driver timed out; look for NVRM in dmesg, then reboot the node."),
-    12: (
+    call.TIMEOUT: (Capability.DRIVER_HUNG, "The driver timed out: look for NVRM in dmesg, then reboot the node."),
+    call.LIBRARY_NOT_FOUND: (
         Capability.NO_LIBRARY,
-        "libnvidia-ml.so.1 was not found; install the driver, or run the agent with the NVIDIA container runtime.",
+        "Install the driver, or run the agent with the NVIDIA container runtime.",
     ),
-    18: (
+    call.FUNCTION_NOT_FOUND: (
+        Capability.NO_LIBRARY,
+        f"The {_LIBRARY} on the library path lacks what NVML always has: install the driver's own.",
+    ),
+    call.LIB_RM_VERSION_MISMATCH: (
         Capability.DRIVER_MISMATCH,
-        "The library and the loaded kernel module have different versions; reboot the node or reload the driver.",
+        "The library and the loaded kernel module have different versions: reload the driver, or reboot the node.",
     ),
-    999: (
-        Capability.PERMISSION_DENIED,
-        "Usually the container lost /dev/nvidia* (systemctl daemon-reload), a fault of the agent: restart its Pod.",
-    ),
+    call.UNKNOWN: (Capability.PERMISSION_DENIED, _BLOCKED),
 }
+_OTHERWISE = (Capability.NO_DRIVER, "Run nvidia-smi on the node and look for NVRM in dmesg.")
+_NO_GPUS = "The driver answers and lists no GPU: look for NVRM in dmesg, and at lspci -d 10de:."
+_ABOUT_THE_AGENT = frozenset({call.NO_PERMISSION, call.FUNCTION_NOT_FOUND, call.UNKNOWN})
+"""Codes that, given for every single GPU, say something about the container or the library."""
 
 
 def read_sample() -> Sample:
@@ -48,40 +65,74 @@ def read_sample() -> Sample:
     if code:
         return _faulty(code, "nvmlInit")
     try:
-        count, code = attempt("nvmlDeviceGetCount")
-        if code:
-            return _faulty(code, "nvmlDeviceGetCount")
-        versions: dict[str, Any] = {
-            "driver_version": attempt("nvmlSystemGetDriverVersion")[0] or None,
-            "nvml_version": attempt("nvmlSystemGetNVMLVersion")[0] or None,
-            "cuda_version": _cuda_version(),
-        }
-        if count == 0:
-            message = "The driver answers but lists no GPU; look for NVRM in dmesg, and at lspci -d 10de:."
-            return Sample(taken_at=time.time(), **versions, fault=SourceFault(Capability.NO_GPUS, message))
-        gpus = tuple(read_device(index) for index in range(min(count, _MAX_GPUS)))
-        return Sample(taken_at=time.time(), **versions, gpus=gpus)
+        return _read()
     finally:
-        attempt("nvmlShutdown")
+        call.attempt("nvmlShutdown")
+
+
+def _read() -> Sample:
+    count, code = call.attempt("nvmlDeviceGetCount")
+    if code:
+        return _faulty(code, "nvmlDeviceGetCount")
+    versions: dict[str, Any] = {
+        "driver_version": _version("nvmlSystemGetDriverVersion"),
+        "nvml_version": _version("nvmlSystemGetNVMLVersion"),
+        "cuda_version": _cuda_version(),
+    }
+    if count == 0:
+        return Sample(taken_at=time.time(), **versions, fault=SourceFault(Capability.NO_GPUS, _NO_GPUS))
+    gpus = tuple(read_device(index) for index in range(min(count, _MAX_GPUS)))
+    code = _refused(gpus)
+    if code:
+        return _faulty(code, "nvmlDeviceGetHandleByIndex, for every GPU,", **versions)
+    return Sample(taken_at=time.time(), **versions, gpus=gpus)
 
 
 def _initialise() -> int:
     """Initialise NVML; 0 or the code. An old library has only ``nvmlInit_v2``."""
-    _, code = attempt("nvmlInit")
-    if code != FUNCTION_NOT_FOUND:
+    _, code = call.attempt("nvmlInit")
+    if code != call.FUNCTION_NOT_FOUND:
         return code
     try:
-        return int(pynvml._nvmlGetFunctionPointer("nvmlInit_v2")())  # noqa: SLF001
+        return int(pynvml._nvmlGetFunctionPointer("nvmlInit_v2")())  # noqa: SLF001 - pynvml wraps only the newer one
     except pynvml.NVMLError as error:
         return int(error.value)
 
 
+def _refused(gpus: tuple[GPUSample, ...]) -> int:
+    """The code with which every GPU refused its handle, where it says nothing about the GPUs; else 0."""
+    first = gpus[0].errors[0].code if gpus[0].errors else 0
+    same = all(
+        [(error.call, error.code) for error in gpu.errors] == [("nvmlDeviceGetHandleByIndex", first)] for gpu in gpus
+    )
+    return first if same and first in _ABOUT_THE_AGENT else 0
+
+
+def _version(function: str) -> str | None:
+    return values.word(call.attempt(function)[0]) or None
+
+
 def _cuda_version() -> str | None:
-    number = attempt("nvmlSystemGetCudaDriverVersion_v2")[0] or attempt("nvmlSystemGetCudaDriverVersion")[0]
-    return f"{number // 1000}.{number % 1000 // 10}" if number else None
+    """NVML writes 12.8 as 12080."""
+    for function in ("nvmlSystemGetCudaDriverVersion_v2", "nvmlSystemGetCudaDriverVersion"):
+        number = values.within(call.attempt(function)[0], 1000, 999_999)
+        if number is not None:
+            return f"{number // 1000}.{number % 1000 // 10}"
+    return None
 
 
-def _faulty(code: int, call: str) -> Sample:
-    reason, advice = _FAULTS.get(code, (Capability.NO_DRIVER, "Run nvidia-smi on the node and look for NVRM in dmesg."))
-    message = f"{call} answered {error_name(code)} ({code}). {advice}"
-    return Sample(taken_at=time.time(), fault=SourceFault(reason, message))
+def _faulty(code: int, what: str, **versions: Any) -> Sample:
+    reason, advice = _FAULTS.get(code, _OTHERWISE)
+    answered = f"{what} answered {call.error_name(code)} ({code})."
+    if code == call.LIBRARY_NOT_FOUND:
+        answered = f"{_LIBRARY} could not be loaded ({_why_not_loaded()})."
+    return Sample(taken_at=time.time(), **versions, fault=SourceFault(reason, f"{answered} {advice}"))
+
+
+def _why_not_loaded() -> str:
+    """The dynamic loader's own words, which pynvml swallows: absent, built for another machine, not readable."""
+    try:
+        ctypes.CDLL(_LIBRARY)
+    except OSError as error:
+        return values.text(str(error))
+    return "it can be now"

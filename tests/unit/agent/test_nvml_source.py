@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import Callable
+from unittest.mock import ANY
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from gpudiag_agent.nvml import frames
 from gpudiag_agent.nvml.process import ChildDiedError
 from gpudiag_agent.nvml.source import NVMLSource
-from gpudiag_agent.sample import CallError, GPUSample, Sample
+from gpudiag_agent.sample import CallError, GPUSample, Sample, SourceFault
 from gpudiag_api.vocabulary import Capability
 
 GOOD = Sample(taken_at=1.0, gpus=(GPUSample(index=0, uuid="GPU-0", pci="0000:3b:00.0", model="H100", serial="s"),))
@@ -23,33 +24,53 @@ LOST = Sample(
 
 
 class FakeChild:
-    """A process whose behaviour is given: a list of samples, ``hang`` or ``die``; it may refuse to be killed."""
+    """A process whose behaviour is given: samples, ``hang``, ``die`` or ``babble``; it may refuse to be killed."""
 
-    def __init__(self, *answers: Sample | str, unkillable: bool = False, code: int = -signal.SIGKILL) -> None:
+    def __init__(
+        self, *answers: Sample | str, unkillable: bool = False, code: int = -signal.SIGKILL, starts: bool = True
+    ) -> None:
         self.pid = 4711
         self.answers = list(answers)
         self.unkillable = unkillable
         self.code = code
+        self.starts = starts
         self.kills = 0
-        self.ended = asyncio.Event()
+        self.deaf = False
+        self.asked = asyncio.Event()
+        self.end = asyncio.Event()
+
+    @property
+    def ended(self) -> bool:
+        return self.end.is_set()
+
+    async def ready(self) -> None:
+        if not self.starts:
+            await asyncio.Event().wait()
 
     async def sample(self) -> Sample:
+        self.asked.set()
         answer = self.answers.pop(0) if self.answers else "hang"
         if isinstance(answer, Sample):
             return answer
         if answer == "die":
-            self.ended.set()
-            raise ChildDiedError("end of file")
-        await asyncio.Event().wait()
-        raise AssertionError("unreachable")
+            self.end.set()
+        if answer == "babble":
+            self.deaf = True
+            raise ChildDiedError("no frame")
+        await self.end.wait()
+        raise ChildDiedError("end of file")
+
+    def release(self) -> None:
+        if not (self.unkillable or self.deaf):
+            self.end.set()
 
     def kill(self) -> None:
         self.kills += 1
         if not self.unkillable:
-            self.ended.set()
+            self.end.set()
 
     async def wait(self) -> int:
-        await self.ended.wait()
+        await self.end.wait()
         return self.code
 
 
@@ -79,12 +100,11 @@ Make = Callable[..., tuple[NVMLSource, Spawner, Clock]]
 
 
 @pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch) -> Make:
-    monkeypatch.setattr("gpudiag_agent.nvml.source._START_SECONDS", 0.01)
-
-    def build(*children: FakeChild) -> tuple[NVMLSource, Spawner, Clock]:
+def make() -> Make:
+    def build(*children: FakeChild, deadline: float = 0.01) -> tuple[NVMLSource, Spawner, Clock]:
         spawner, clock = Spawner(*children), Clock()
-        return NVMLSource(deadline=0.01, grace=0.01, spawn=spawner, monotonic=clock), spawner, clock
+        source = NVMLSource(deadline=deadline, start_deadline=0.01, grace=0.01, spawn=spawner, monotonic=clock)
+        return source, spawner, clock
 
     return build
 
@@ -131,46 +151,162 @@ async def test_an_unkillable_child_is_abandoned_and_nothing_is_started_beside_it
     first = await source.sample()
     assert first.fault is not None
     assert "hangs in the kernel" in first.fault.message
+    assert source.abandoned
     for _ in range(50):
         clock.now += 3600
-        assert reason(await source.sample()) is Capability.DRIVER_HUNG
-    assert spawner.spawned == 1
-    stuck.ended.set()
+        assert await source.sample() == msgspec.structs.replace(first, taken_at=ANY)
+    assert (spawner.spawned, stuck.kills) == (1, 1)
+    stuck.end.set()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
+    assert not source.abandoned
     assert await source.sample() == GOOD
     await source.close()
 
 
-async def test_a_library_that_crashes_is_named_by_its_signal(make: Make) -> None:
-    source, _, _ = make(FakeChild("die", code=-signal.SIGSEGV))
+async def test_looks_at_an_abandoned_child_end_at_once(make: Make) -> None:
+    source, _, _ = make(FakeChild("hang", unkillable=True))
+    await source.sample()
+    source._deadline = source._grace = 60.0
+    async with asyncio.timeout(1):
+        assert reason(await source.sample()) is Capability.DRIVER_HUNG
+    await source.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT])
+async def test_a_library_that_crashes_is_named_by_its_signal(number: signal.Signals, make: Make) -> None:
+    source, _, _ = make(FakeChild("die", code=-number))
     sample = await source.sample()
     assert sample.fault is not None
     assert sample.fault.reason is Capability.DRIVER_HUNG
-    assert "SIGSEGV" in sample.fault.message
+    assert number.name in sample.fault.message
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(-signal.SIGKILL, "memory limit"), (1, "exit code 1"), (0, "end of file"), (-32, "signal 32")],
+)
+async def test_an_end_that_is_not_the_drivers_does_not_accuse_the_driver(code: int, words: str, make: Make) -> None:
+    source, _, _ = make(FakeChild("die", code=code))
+    sample = await source.sample()
+    assert sample.fault is not None
+    assert sample.fault.reason is Capability.PERMISSION_DENIED
+    assert words in sample.fault.message
+
+
+async def test_a_child_that_talks_nonsense_is_killed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpudiag_agent.nvml.source._FAREWELL_SECONDS", 0.01)
+    babbling = FakeChild("babble")
+    source, _, _ = make(babbling)
+    sample = await source.sample()
+    assert sample.fault is not None
+    assert sample.fault.reason is Capability.PERMISSION_DENIED
+    assert "answered nonsense and was killed (no frame)" in sample.fault.message
+    assert babbling.kills == 1
+
+
+async def test_a_child_that_does_not_start_does_not_accuse_the_driver(make: Make) -> None:
+    slow = FakeChild(starts=False)
+    source, _, _ = make(slow)
+    sample = await source.sample()
+    assert sample.fault is not None
+    assert sample.fault.reason is Capability.PERMISSION_DENIED
+    assert "did not start within 0.01 s" in sample.fault.message
+    assert slow.kills == 1
 
 
 async def test_a_cancelled_look_leaves_no_answer_for_the_next_one(make: Make) -> None:
     child = FakeChild("hang")
-    source, spawner, _ = make(child, FakeChild(GOOD))
-    source._deadline = 60
-    looking = asyncio.ensure_future(source.sample())
-    await asyncio.sleep(0)
-    looking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await looking
+    source, spawner, _ = make(child, FakeChild(GOOD), deadline=60)
+    await cancel_a_look(source, child)
     assert child.kills == 1
     assert await source.sample() == GOOD
     assert spawner.spawned == 2
 
 
+async def test_a_cancelled_look_at_an_unkillable_child_still_abandons_it(make: Make) -> None:
+    stuck = FakeChild("hang", unkillable=True)
+    source, spawner, _ = make(stuck, FakeChild(GOOD), deadline=60)
+    await cancel_a_look(source, stuck)
+    sample = await source.sample()
+    assert sample.fault is not None
+    assert sample.fault.reason is Capability.DRIVER_HUNG
+    assert "did not answer within 60 s" in sample.fault.message
+    assert source.abandoned
+    assert spawner.spawned == 1
+    await source.close()
+
+
+async def cancel_a_look(source: NVMLSource, child: FakeChild) -> None:
+    looking = asyncio.ensure_future(source.sample())
+    await child.asked.wait()
+    looking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+
+
+async def test_two_callers_share_one_child(make: Make) -> None:
+    source, spawner, _ = make(FakeChild(GOOD, GOOD))
+    assert list(await asyncio.gather(source.sample(), source.sample())) == [GOOD, GOOD]
+    assert spawner.spawned == 1
+
+
 async def test_a_process_that_cannot_be_started_is_a_fault_not_an_exception() -> None:
+    tries = 0
+
     async def refuse() -> FakeChild:
+        nonlocal tries
+        tries += 1
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    sample = await NVMLSource(spawn=refuse).sample()
+    source = NVMLSource(spawn=refuse, monotonic=Clock())
+    for _ in range(2):
+        sample = await source.sample()
+        assert sample.fault is not None
+        assert sample.fault.reason is Capability.PERMISSION_DENIED
+        assert "could not be started" in sample.fault.message
+    assert tries == 1
+
+
+@pytest.mark.parametrize("why", [Capability.NO_DRIVER, Capability.DRIVER_MISMATCH, Capability.PERMISSION_DENIED])
+async def test_a_child_with_a_faulty_library_is_let_go_without_a_pause(why: Capability, make: Make) -> None:
+    broken = FakeChild(Sample(taken_at=1.0, fault=SourceFault(why, "nvmlInit …")))
+    source, spawner, _ = make(broken, FakeChild(GOOD))
+    assert reason(await source.sample()) is why
+    assert (broken.ended, broken.kills) == (True, 0)
+    assert await source.sample() == GOOD
+    assert spawner.spawned == 2
+
+
+async def test_a_driver_without_gpus_is_asked_by_the_same_child(make: Make) -> None:
+    source, spawner, _ = make(FakeChild(Sample(taken_at=1.0, fault=SourceFault(Capability.NO_GPUS, "…")), GOOD))
+    assert reason(await source.sample()) is Capability.NO_GPUS
+    assert await source.sample() == GOOD
+    assert spawner.spawned == 1
+
+
+async def test_close_ends_a_look_that_is_under_way(make: Make) -> None:
+    child = FakeChild("hang")
+    source, _, _ = make(child, deadline=60)
+    looking = asyncio.ensure_future(source.sample())
+    await child.asked.wait()
+    async with asyncio.timeout(1):
+        await source.close()
+    assert child.kills == 1
+    sample = await looking
     assert sample.fault is not None
-    assert "could not be started" in sample.fault.message
+    assert "ending" in sample.fault.message
+
+
+async def test_close_does_not_wait_for_a_child_that_cannot_die(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpudiag_agent.nvml.source._FAREWELL_SECONDS", 0.01)
+    source, _, _ = make(FakeChild(GOOD, unkillable=True))
+    assert await source.sample() == GOOD
+    async with asyncio.timeout(1):
+        await source.close()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*left, return_exceptions=True)
+    assert all(task.done() for task in left)
 
 
 async def test_a_lost_gpu_keeps_the_identity_it_had(make: Make) -> None:

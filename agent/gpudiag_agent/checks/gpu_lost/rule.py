@@ -19,7 +19,6 @@ from gpudiag_agent.sample import NVML_ERROR_RESET_REQUIRED, GPUSample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
 from gpudiag_api.wire import Evidence, Subject
 
-
 _WITNESSES = {"nvml": "NVML", "kernelLog": "kernel log"}
 
 
