@@ -52,9 +52,9 @@ class ConditionSet:
         for kind in kinds:
             self._conditions.pop(kind, None)
 
-    def has(self, kind: str) -> bool:
-        """Whether there is a condition of that type."""
-        return kind in self._conditions
+    def is_true(self, kind: str) -> bool:
+        """Whether there is a condition of that type, and it holds."""
+        return kind in self._conditions and self._conditions[kind].status == "True"
 
     def build(self) -> tuple[Condition, ...]:
         """The new list; the order of types never changes by itself."""

@@ -74,7 +74,8 @@ def progress(
         conditions.drop("Complete")
     elif phase is not Phase.SUSPENDED:
         conditions.set("Complete", "False", Phase.RUNNING if phase is Phase.RUNNING else Phase.PENDING, text)
-    elif not conditions.has("Complete"):
+    elif not conditions.is_true("Complete"):
+        # None yet, or that of a run which the suspension stopped.
         conditions.set("Complete", "False", Phase.PENDING, text)
     return before.model_copy(update={"observed_generation": generation, "conditions": conditions.build()})
 

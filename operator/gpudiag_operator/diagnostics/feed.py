@@ -20,7 +20,9 @@ from gpudiag_operator.kube.retry import Backoff
 
 log = logging.getLogger(__name__)
 
-STOP_SECONDS = 3.0
+STOP_SECONDS = 2.0
+LOGIN_SECONDS = 5.0
+"""At least so long between two log-ins."""
 _SETTLED_SECONDS = 300.0
 """kopf that ran for so long was well: its next fault is a first one."""
 
@@ -129,8 +131,8 @@ class _Life:
         kopf asks again after each 401, at once and for ever, so haste is taken out here.
         """
         now = time.monotonic()
-        if self._logged_in_at is not None and now - self._logged_in_at < 5:
-            await asyncio.sleep(5)
+        if self._logged_in_at is not None and now - self._logged_in_at < LOGIN_SECONDS:
+            await asyncio.sleep(LOGIN_SECONDS)
         self._logged_in_at = time.monotonic()
         access = await load_access(kubeconfig=self._kubeconfig)
         session = aiohttp.ClientSession(

@@ -104,8 +104,8 @@ class DiagnosticRegistry:
         """The object, None when there is none."""
         return self._known.get(key)
 
-    def keys(self) -> Iterable[Key]:
-        """All keys."""
+    def all_keys(self) -> Iterable[Key]:
+        """Of everything known."""
         return tuple(self._known)
 
     def excess(self, key: Key) -> str | None:

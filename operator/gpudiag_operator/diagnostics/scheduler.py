@@ -298,7 +298,7 @@ class Scheduler:
         self._entries.pop(key, None)
 
     def _tell_critical(self) -> None:
-        critical = frozenset(_critical(map(self._registry.get, self._registry.keys())))
+        critical = frozenset(_critical(map(self._registry.get, self._registry.all_keys())))
         if critical != self._critical:
             self._critical = critical
             self._around.critical_xids(critical)

@@ -422,6 +422,7 @@ class TestOnce:
         (status,) = await rig.settle()
         assert rig.reads.pop(0)[2].cancelled()
         assert conditions(status)["Ready"] == ("True", "Suspended")
+        assert conditions(status)["Complete"] == ("False", "Pending")
 
     async def test_more_runs_than_places_wait_their_turn(self, rig: Rig) -> None:
         rig.store.put(node("n1"))
