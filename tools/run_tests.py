@@ -47,7 +47,8 @@ def quick() -> tuple[int, str]:
     run(sys.executable, "-m", "coverage", "combine", "--quiet")
     covered = run(sys.executable, "-m", "coverage", "report")
     total = re.search(r"^TOTAL.*?(\d+)%$", covered.stdout, re.MULTILINE)
-    print(covered.stdout, end="")
+    if covered.returncode:
+        print(covered.stdout, end="")
     return (
         unit or cluster or covered.returncode,
         f"unit {units}; cluster {clusters}; coverage {total[1] if total else '?'} %",

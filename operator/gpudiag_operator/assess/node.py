@@ -113,7 +113,8 @@ def _failure(reading: Reading, now: float) -> Failure | None:
     if reading.failure is not None:
         return reading.failure
     target = reading.target
-    if target.blocked is not None:
+    if target.blocked is not None and reading.report is None:
+        # With a report the grace period is running: collect declares the failure when its time has come.
         return Failure(reason=target.blocked, message=target.message, since=now)
     if reading.report is None:
         return Failure(reason=NotRead.AGENT_NOT_READY, message="the agent has not been asked yet", since=now)

@@ -7,6 +7,7 @@ is ours), bounded reading, and a classification of everything that can go wrong.
 
 import asyncio
 import hashlib
+import math
 import os
 import random
 import socket
@@ -129,6 +130,8 @@ class AgentClient:
                 try:
                     call.stage = Stage.BODY
                     await self._hold(slot, limit)
+                    # What began to come must come now, however much of the poll's wait is left: it holds the slot.
+                    limit.reschedule(min(limit.when() or math.inf, self._loop.time() + seconds))
                     return await self._answer(response, pod.node, endpoint.where, known=known if etag else None)
                 except BaseException:
                     response.close()

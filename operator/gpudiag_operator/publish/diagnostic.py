@@ -8,13 +8,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
 from gpudiag_api.kinds import GPUDiagnosticStatus
 from gpudiag_operator.kube.errors import ApiError
 from gpudiag_operator.publish.bucket import TokenBucket
-from gpudiag_operator.publish.events import EventSpec, ObjectRef, Writer, emit
+from gpudiag_operator.publish.events import EventSpec, ObjectRef, Told, Writer
 from gpudiag_operator.publish.occasions import of_diagnostic
 from gpudiag_operator.publish.patch import status_patch
 
@@ -61,6 +62,7 @@ class DiagnosticPublisher:
         self._wall = wall
         self._bucket = TokenBucket(rate, clock=clock, sleep=sleep)
         self._muted: set[str] = set()
+        self._told = Told()
 
     async def publish(
         self, ref: DiagnosticRef, *, previous: GPUDiagnosticStatus | None, status: GPUDiagnosticStatus
@@ -86,27 +88,36 @@ class DiagnosticPublisher:
         body = status_patch(status)
         for left in range(ATTEMPTS - 1, -1, -1):
             try:
-                metadata = (await self._api.get(ref.path))["metadata"]
-                if metadata["uid"] != ref.uid:
-                    return False
-                await self._api.patch_status(ref.path, body, resource_version=metadata["resourceVersion"])
+                exists = await self._write(ref, body)
             except ApiError as error:
-                if error.not_found:
-                    return False
-                if not error.conflict or not left:
-                    raise
-            else:
-                return True
+                if error.conflict and left:
+                    continue
+                raise
+            self._told.settled(ref.name, ref.namespace)
+            return exists
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _write(self, ref: DiagnosticRef, body: dict[str, Any]) -> bool:
+        """One attempt; whether the object still exists."""
+        try:
+            metadata = (await self._api.get(ref.path))["metadata"]
+            if metadata["uid"] != ref.uid:
+                return False
+            await self._api.patch_status(ref.path, body, resource_version=metadata["resourceVersion"])
+        except ApiError as error:
+            if error.not_found:
+                return False
+            raise
+        return True
 
     async def _emit(self, ref: DiagnosticRef, event: EventSpec) -> None:
         """Emit an Event. One that the server will never take must not hold up the status."""
         await self._bucket.take()
         about = ObjectRef(kind="GPUDiagnostic", name=ref.name, namespace=ref.namespace, uid=ref.uid)
         try:
-            await emit(self._api, about, event, now=self._wall())
+            await self._told.emit(self._api, about, event, now=self._wall())
         except ApiError as error:
-            if error.retryable:
+            if error.retryable or error.conflict:
                 raise
             # A namespace that is being deleted takes none; its diagnostic is as good as gone.
             if not error.not_found and error.reason not in self._muted:

@@ -99,8 +99,15 @@ def event_body(ref: ObjectRef, event: EventSpec, *, now: float) -> dict[str, Any
     }
 
 
-async def emit(api: Writer, ref: ObjectRef, event: EventSpec, *, now: float) -> None:
+async def emit(api: Writer, ref: ObjectRef, event: EventSpec, *, now: float, again: bool = False) -> None:
     """Create the Event, or count it once more where it exists.
+
+    Args:
+        api: where to.
+        ref: what it is about.
+        event: what happened.
+        now: Unix seconds.
+        again: this process tried before and got no good answer: an Event that exists is that one, and counted.
 
     Raises:
         ApiError: refused.
@@ -115,6 +122,8 @@ async def emit(api: Writer, ref: ObjectRef, event: EventSpec, *, now: float) -> 
             raise
     else:
         return
+    if again:
+        return
     path = f"{collection}/{body['metadata']['name']}"
     try:
         stored = await api.get(path)
@@ -124,3 +133,28 @@ async def emit(api: Writer, ref: ObjectRef, event: EventSpec, *, now: float) -> 
         # Events expire: one that went between the two calls was told long ago.
         if not error.not_found:
             raise
+
+
+class Told:
+    """Tells the Events of writes that may take several attempts, each of them once.
+
+    An Event comes before its status; when the status then fails, the next attempt decides the same Events again. Those
+    that the server has are not repeated, and one that was sent without a good answer is not counted twice.
+    """
+
+    def __init__(self) -> None:
+        self._pending: dict[tuple[str, str], dict[str, bool]] = {}
+        """By object (namespace, name) and name of the Event; True: the server has it."""
+
+    async def emit(self, api: Writer, ref: ObjectRef, event: EventSpec, *, now: float) -> None:
+        """See ``emit``."""
+        told, name = self._pending.setdefault((ref.namespace, ref.name), {}), event_name(ref, event)
+        if told.get(name):
+            return
+        again, told[name] = name in told, False
+        await emit(api, ref, event, now=now, again=again)
+        told[name] = True
+
+    def settled(self, name: str, namespace: str = "") -> None:
+        """The status is written, or never will be."""
+        self._pending.pop((namespace, name), None)

@@ -10,7 +10,7 @@ from gpudiag_operator.domain import NodeState
 from gpudiag_operator.kube.errors import ApiError
 from gpudiag_operator.publish import occasions
 from gpudiag_operator.publish import stored as gpunodes
-from gpudiag_operator.publish.events import EventSpec, ObjectRef, Writer, emit
+from gpudiag_operator.publish.events import EventSpec, ObjectRef, Told, Writer
 from gpudiag_operator.publish.gpunode import status_of
 from gpudiag_operator.publish.meaning import Meaning
 from gpudiag_operator.publish.patch import gpunode, metadata_patch, status_patch
@@ -40,6 +40,11 @@ class GPUNodeWriter:
         self._on_write = on_write
         self._wall = wall
         self._muted: set[str] = set()
+        self._told = Told()
+
+    def forget(self, name: str) -> None:
+        """The node is gone: nothing of it will be written again."""
+        self._told.settled(name)
 
     def lacks_metadata(self, known: Stored, state: NodeState) -> bool:
         """Whether a GPUNode has not the owner or the labels it should have."""
@@ -88,6 +93,7 @@ class GPUNodeWriter:
         spend()
         answer = await self._api.patch_status(gpunodes.path_of(state.name), status_patch(status))
         self._on_write("status")
+        self._told.settled(state.name)
         if answer["metadata"]["uid"] != known.uid:
             # A namesake made since: the status is true of it, too, but its owner and labels are its own.
             known = gpunodes.read(answer, mirror=self._mirror, critical_xids=critical_xids)[0]
@@ -133,9 +139,9 @@ class GPUNodeWriter:
         """Emit an Event. One that the server will never take must not hold up the status."""
         spend()
         try:
-            await emit(self._api, ref, event, now=self._wall())
+            await self._told.emit(self._api, ref, event, now=self._wall())
         except ApiError as error:
-            if error.retryable:
+            if error.retryable or error.conflict:
                 raise
             if error.reason not in self._muted:
                 self._muted.add(error.reason)

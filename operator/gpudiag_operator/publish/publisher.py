@@ -15,7 +15,7 @@ import msgspec
 
 from gpudiag_operator.domain import NodeState
 from gpudiag_operator.kube.errors import ApiError, ApiUnavailable
-from gpudiag_operator.kube.retry import Backoff
+from gpudiag_operator.kube.retry import LONGEST_RETRY_AFTER, Backoff
 from gpudiag_operator.publish import stored as gpunodes
 from gpudiag_operator.publish.backlog import Backlog
 from gpudiag_operator.publish.bucket import TokenBucket
@@ -147,6 +147,7 @@ class Publisher:
         self._pending.pop(name, None)
         self._retries.pop(name, None)
         self._backlog.discard(name)
+        self._writer.forget(name)
 
     def _worth(self, known: Stored | None, new: Meaning, state: NodeState) -> Change:
         worth = change(known.meaning if known is not None else None, new)
@@ -232,7 +233,12 @@ class Publisher:
         """Choose when to try again: the server's own trouble stops all writes, an object's only its own."""
         now = self._clock()
         if isinstance(error, ApiUnavailable) or error.retryable or error.status in (401, 403):
-            delay = self._backoff.next(error.retry_after if isinstance(error, ApiError) else None)
+            asked = error.retry_after if isinstance(error, ApiError) else None
+            if now < self._paused_until:
+                # Writes in flight fail together: one fault of the server is one step of the back-off, not four.
+                delay = max(self._paused_until - now, min(asked or 0.0, LONGEST_RETRY_AFTER))
+            else:
+                delay = self._backoff.next(asked)
             self._paused_until = max(self._paused_until, now + delay)
             log.warning("GPUNode %s was not written, all writes pause %.1f s: %s", name, delay, error)
             return

@@ -20,8 +20,8 @@ from gpudiag_api.kinds import GPUDiagnosticStatus
 from gpudiag_api.kinds.verdict import HistoryEntry
 from gpudiag_api.vocabulary import BreakerState, NotRead
 from gpudiag_operator.domain import BreakerSnapshot, NodeState
-from gpudiag_operator.kube.errors import ApiError
-from gpudiag_operator.publish.events import EventSpec, ObjectRef, emit, event_body, event_name
+from gpudiag_operator.kube.errors import ApiError, ApiUnavailable
+from gpudiag_operator.publish.events import EventSpec, ObjectRef, Told, emit, event_body, event_name
 from gpudiag_operator.publish.meaning import meaning
 from gpudiag_operator.publish.occasions import MOST, of_diagnostic, of_node
 
@@ -89,6 +89,32 @@ class TestEmit:
 
     def test_messages_are_bounded(self) -> None:
         assert len(event_body(NODE, EventSpec(reason="A", message="x" * 5000), now=NOW)["message"]) == 1024
+
+
+class TestTold:
+    """A status that is written in the third attempt has told its Events once."""
+
+    async def test_an_event_that_the_server_has_is_not_repeated(self) -> None:
+        api, told = FakeAPI(), Told()
+        for _ in range(3):
+            await told.emit(api, NODE, EVENT, now=NOW)
+        assert [verb for verb, _ in api.calls] == ["create"]
+
+    async def test_an_answer_that_was_lost_is_not_a_second_occurrence(self) -> None:
+        api, told = FakeAPI(), Told()
+        await emit(api, NODE, EVENT, now=NOW)
+        api.faults.append(ApiUnavailable("cut after the server had it"))
+        with pytest.raises(ApiUnavailable):
+            await told.emit(api, NODE, EVENT, now=NOW)
+        await told.emit(api, NODE, EVENT, now=NOW)
+        assert [stored["count"] for stored in api.objects.values()] == [1]
+
+    async def test_once_the_status_is_written_the_next_occurrence_counts(self) -> None:
+        api, told = FakeAPI(), Told()
+        await told.emit(api, NODE, EVENT, now=NOW)
+        told.settled(NODE.name)
+        await told.emit(api, NODE, EVENT, now=NOW)
+        assert [stored["count"] for stored in api.objects.values()] == [2]
 
 
 def between(old: NodeState | None, new: NodeState) -> list[tuple[str, str, str]]:
