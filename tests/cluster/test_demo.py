@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from gpudiag_cli.__main__ import main
 from gpudiag_cli.controlplane import ControlPlaneError
 from gpudiag_cli.demo.look import condition
 from gpudiag_cli.demo.narrator import Narrator
@@ -111,9 +110,3 @@ def test_up_runs_until_interrupted_and_leaves_nothing(tmp_path: Path) -> None:
     assert f"export KUBECONFIG={tmp_path}" in said
     assert "Three things to try" in said
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo"]) == 0
-    assert "All of this was so" in capsys.readouterr().out
