@@ -43,7 +43,7 @@ _NODE_COLUMNS = (
     Column("GPUs", ".status.gpuCounts.total", "integer"),
     Column("Action", ".status.recommendedAction"),
     Column("Agent", _CONDITION.format("AgentReachable", "reason")),
-    Column("Breaker", ".status.circuitBreaker.state"),
+    Column("Breaker", ".status.breaker.state"),
     _AGE,
     Column("Model", ".status.model", wide=True),
     Column("Driver", ".status.driverVersion", wide=True),

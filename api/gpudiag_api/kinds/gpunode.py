@@ -104,7 +104,7 @@ class GPUNodeStatus(Model):
     """Which container holds which GPU, at most 128."""
     agent: AgentStatus = AgentStatus()
     """The node's agent."""
-    circuit_breaker: CircuitBreakerStatus = CircuitBreakerStatus()
+    breaker: CircuitBreakerStatus = CircuitBreakerStatus()
     """The node's circuit breaker."""
     sampled_at: Timestamp | None = None
     """When NVML had last answered, as of this write (RFC 3339, UTC). Not a heartbeat."""

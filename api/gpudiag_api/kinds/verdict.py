@@ -79,7 +79,7 @@ class NodeRow(Model):
     """The action that covers the node's findings."""
     gpus: GPUCounts = GPUCounts()
     """GPUs of the node by health."""
-    circuit_breaker: Word = "Closed"
+    breaker: Word = "Closed"
     """State of the node's circuit breaker."""
     maintenance: bool = False
     """Whether the node is under maintenance."""

@@ -164,7 +164,7 @@ class Story:
     def _breaker_is(self, state: str) -> Callable[[], Status | None]:
         def look() -> Status | None:
             status = self._stage.look.node(KILLED)
-            return status if status.get("circuitBreaker", {}).get("state") == state else None
+            return status if status.get("breaker", {}).get("state") == state else None
 
         return look
 

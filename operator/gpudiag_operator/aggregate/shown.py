@@ -69,7 +69,7 @@ def _node_row(row: Row, *, show_pods: bool) -> NodeRow:
             unhealthy=row.gpus.unhealthy,
             unknown=row.gpus.unknown,
         ),
-        circuit_breaker=row.state.breaker.state,
+        breaker=row.state.breaker.state,
         maintenance=row.maintenance,
         skipped=None if called else why,
         failed=why if called else None,

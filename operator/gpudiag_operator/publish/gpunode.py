@@ -59,7 +59,7 @@ def status_of(state: NodeState, *, generation: int, previous: Iterable[Condition
             for held in limits.allocations(state)
         ),
         agent=_agent(state),
-        circuit_breaker=_breaker(state.breaker),
+        breaker=_breaker(state.breaker),
         sampled_at=_time(state.sampled_at),
     )
 

@@ -63,7 +63,7 @@ def failure(status: GPUNodeStatus) -> Failure | None:
 
 def breaker(status: GPUNodeStatus) -> BreakerSnapshot:
     """The circuit breaker as it was written."""
-    stored = status.circuit_breaker
+    stored = status.breaker
     try:
         open_for = None if stored.open_for is None else durations.parse(stored.open_for)
     except ValueError:

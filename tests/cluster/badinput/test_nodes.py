@@ -59,7 +59,7 @@ def test_each_trouble_has_its_word(world: World) -> None:
         }
     )
     status = world.gpunodes()["down"]["status"]
-    assert status["circuitBreaker"]["state"] == "Closed", "a node that is down is not the breaker's"
+    assert status["breaker"]["state"] == "Closed", "a node that is down is not the breaker's"
     assert {gpu["health"] for gpu in status["gpus"]} == {"Unknown"}
     assert not [event for event in world.events("down") if event["reason"] in ("GPUUnhealthy", "GPUDegraded")]
 

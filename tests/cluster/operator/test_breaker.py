@@ -18,7 +18,7 @@ def test_a_dead_agent_opens_its_breaker_and_recovers(rig: "Rig") -> None:
     rig.eventually(lambda: rig.status("fleet").get("verdict") == "Healthy")
     agent.close()
     rig.eventually(lambda: rig.health("x1") == ("Unknown", "ConnectionRefused"))
-    rig.eventually(lambda: rig.gpunode("x1")["status"]["circuitBreaker"]["state"] == "Open")
+    rig.eventually(lambda: rig.gpunode("x1")["status"]["breaker"]["state"] == "Open")
     rig.eventually(lambda: rig.condition("fleet", "CircuitBreakersClosed").get("reason") == "SomeOpen")
     assert rig.status("fleet")["verdict"] == "Unknown"
     assert rig.health("x2")[0] == "Healthy"

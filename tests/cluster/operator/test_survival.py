@@ -61,7 +61,7 @@ def test_an_open_breaker_outlives_the_process(rig: "Rig") -> None:
     first = rig.start(*flags)
     rig.eventually(lambda: rig.health("s1")[0] == "Healthy")
     agent.close()
-    rig.eventually(lambda: rig.gpunode("s1")["status"]["circuitBreaker"]["state"] == "Open")
+    rig.eventually(lambda: rig.gpunode("s1")["status"]["breaker"]["state"] == "Open")
     rig.eventually(lambda: rig.health("s1")[0] == "Unknown")
     first.kill()
     calls = agent.requests

@@ -182,7 +182,7 @@ class Look:
                 "reason": "AllHealthy",
                 "gpus": [dict(gpu) for gpu in gpus],
                 "conditions": [{"type": "AgentReachable", "status": "True", "reason": "Reachable"}],
-                "circuitBreaker": {"state": "Closed"},
+                "breaker": {"state": "Closed"},
             }
             for name in NODES
         }
@@ -276,7 +276,7 @@ class TestStory:
         stage.look.node(KILLED).update(
             health="Unknown",
             conditions=[{"type": "AgentReachable", "status": "False", "reason": "ConnectionRefused"}],
-            circuitBreaker={"state": "Open"},
+            breaker={"state": "Open"},
         )
         stage.look.failed = 1  # type: ignore[attr-defined]
 

@@ -197,7 +197,7 @@ class TestRows:
 
     def test_a_breaker_that_is_not_closed_shows(self) -> None:
         status = judged(silent("a", NotRead.CIRCUIT_OPEN, breaker=BreakerSnapshot(state=BreakerState.OPEN)))
-        assert status.nodes[0].circuit_breaker == "Open"
+        assert status.nodes[0].breaker == "Open"
         assert condition(status, "CircuitBreakersClosed") == ("False", "SomeOpen")
 
     def test_changed_by_policy(self) -> None:

@@ -175,7 +175,7 @@ async def test_what_an_earlier_process_knew_is_used_until_the_agent_speaks(rig: 
         "health": "Unknown",
         "reason": "Timeout",
         "gpus": gpus,
-        "circuitBreaker": breaker,
+        "breaker": breaker,
         "conditions": conditions,
     }
     rig.fleet.gpunode_changed("n1", {"metadata": {"name": "n1"}, "status": status})

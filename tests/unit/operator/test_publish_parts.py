@@ -77,7 +77,7 @@ class TestStatus:
         found = status(node_of(breaker=BreakerSnapshot(state=state, opened_at=NOW, open_for_seconds=61.0)))
         closed = state in (BreakerState.CLOSED, BreakerState.FORCED_CLOSED)
         assert reasons(found)["CircuitBreakerClosed"] == (str(closed), state)
-        assert (found.circuit_breaker.state, found.circuit_breaker.open_for) == (state, "1m1s")
+        assert (found.breaker.state, found.breaker.open_for) == (state, "1m1s")
 
     def test_a_transition_is_a_flip_of_status(self) -> None:
         first = status(node_of(findings=(finding(WARNING),)))
@@ -184,7 +184,7 @@ def test_words_of_a_newer_operator_are_no_error() -> None:
                 }
             ],
             "agent": {"capabilities": [{"reason": "NoLuck"}]},
-            "circuitBreaker": {"state": "Ajar", "openFor": "a while"},
+            "breaker": {"state": "Ajar", "openFor": "a while"},
         }
     )
     known = recall("n1", strange)
