@@ -70,7 +70,7 @@ def breakers_closed(conditions: ConditionSet, sums: Tally) -> None:
         message = f"{number} not closed, for example that of {min(sums.breakers_open)}."
         conditions.set("CircuitBreakersClosed", "False", "SomeOpen", message)
     else:
-        conditions.set("CircuitBreakersClosed", "True", "AllClosed")
+        conditions.set("CircuitBreakersClosed", "True", "AllClosed", "No node is being spared.")
 
 
 def _cause(sums: Tally) -> str:

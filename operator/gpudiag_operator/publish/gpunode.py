@@ -71,7 +71,7 @@ def _conditions(
     failure, breaker = state.failure, state.breaker
     if failure is None:
         conditions.set("Ready", "True", "Fresh", "The agent answers with fresh samples.")
-        conditions.set("AgentReachable", "True", REACHABLE)
+        conditions.set("AgentReachable", "True", REACHABLE, "The agent answers.")
     else:
         why = failure.message or NOT_READ[failure.reason]
         conditions.set("Ready", "False", "NotRead", f"{failure.reason}: {why}")
@@ -86,7 +86,8 @@ def _conditions(
         case Health.UNKNOWN:
             conditions.set("GPUsHealthy", "Unknown", "NotAllKnown", state.message)
     closed = breaker.state in CLOSED
-    says = "" if closed else f"The agent is not called as usual after {breaker.failures} failures in a row."
+    spared = f"The agent is not called as usual after {breaker.failures} failures in a row."
+    says = "The agent is called as usual." if closed else spared
     conditions.set("CircuitBreakerClosed", "True" if closed else "False", breaker.state, says)
     return conditions.build()
 
