@@ -8,13 +8,23 @@ from gpudiag_agent import options as command_line
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit status: 0 stopped by a signal, 1 failed, 2 wrong usage."""
-    options = command_line.parse(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["xid"]:
+        from gpudiag_agent.commands import xid  # noqa: PLC0415 - each command loads only what it needs
+
+        return xid.main(given[1:])
+    if given[:1] == ["check"]:
+        from gpudiag_agent.commands import check  # noqa: PLC0415
+
+        return check.main(given[1:])
+    options = command_line.parse(given)
 
     # From here on the agent really runs: asyncio and aiohttp cost 0.3 s that --help should not.
     import asyncio  # noqa: PLC0415
     import logging  # noqa: PLC0415
 
     from gpudiag_agent import listening, logs, run  # noqa: PLC0415
+    from gpudiag_agent.configuration import ConfigurationError  # noqa: PLC0415
     from gpudiag_agent.simulated.scenario import ScenarioError  # noqa: PLC0415
 
     logs.configure(options.log_level)
@@ -27,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asyncio.run(run.serve(options, sock))
     except ScenarioError as error:
         return _refuse(f"--scenario: {error}", command_line.EXIT_USAGE)
+    except ConfigurationError as error:
+        return _refuse(f"--config: {error}", command_line.EXIT_USAGE)
     except Exception:
         logging.getLogger(__name__).exception("the agent failed")
         return 1

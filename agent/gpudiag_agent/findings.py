@@ -7,6 +7,7 @@ back, that is a new one. Severity and values may change within a life.
 from collections.abc import Iterable
 
 from gpudiag_agent.checks.base import Problem
+from gpudiag_api import documentation
 from gpudiag_api.times import to_rfc3339
 from gpudiag_api.wire import Finding, Subject
 
@@ -41,7 +42,7 @@ class FindingBook:
 
 def _where(subject: Subject) -> str:
     who = subject.gpu_uuid or subject.pci or ""
-    return f"{who}/{subject.mig_gpu_instance}/{subject.mig_compute_instance}"
+    return f"{who}/{subject.mig_gpu_instance}/{subject.mig_compute_instance}/{subject.link or ''}"
 
 
 def _order(entry: tuple[Key, Problem]) -> tuple[int, int, Key]:
@@ -58,6 +59,7 @@ def _finding(problem: Problem, since: float, now: float) -> Finding:
         blame=problem.blame,
         action=problem.action,
         message=problem.message[:_MAX_TEXT],
+        documentation=documentation.of(problem.check),
         subject=problem.subject,
         evidence=problem.evidence[:16],
         first_seen=to_rfc3339(since),

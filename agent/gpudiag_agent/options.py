@@ -18,7 +18,12 @@ from gpudiag_api.version import __version__
 PROGRAM = "gpudiag-agent"
 EXIT_USAGE = 2
 """Exit status for a wrong flag, variable or scenario: what argparse and most Unix tools use."""
+EXIT_CHECK_USAGE = 64
+"""The same for ``check``, where 2 says that it could not tell: EX_USAGE of sysexits.h."""
 DEFAULT_PORT = 9810
+POD_RESOURCES = "/var/lib/kubelet/pod-resources/kubelet.sock"
+KMSG = "/dev/kmsg"
+JOURNAL = "/var/log/journal"
 
 _SHORTEST, _LONGEST = 1.0, 3600.0
 _DESCRIPTION = """\
@@ -35,12 +40,33 @@ examples:
       GPUs and faults from a file that may change while the agent runs
   gpudiag-agent --node-name "$NODE_NAME"
       what the DaemonSet runs
+  gpudiag-agent check
+      look once, here and now, print a table and end
   mkfifo log; gpudiag-agent --source simulated --kmsg log &
   echo 'NVRM: Xid (PCI:0000:04:00): 79, GPU has fallen off the bus.' > log
       a kernel line by hand: the report shows it within 0.2 s
 
+  gpudiag-agent xid 79
+      what an XID means, on any machine; see gpudiag-agent xid --help
+
 exit status: 0 stopped by a signal, 1 failed while running, 2 wrong usage.
 """
+
+_CHECK_DESCRIPTION = """\
+Looks once at the NVIDIA GPUs of this machine, runs every check, and says what is wrong and what to do.
+It needs no Kubernetes and changes nothing. Run it as root: the kernel log is closed to others.
+"""
+_CHECK_EPILOGUE = """\
+examples:
+  gpudiag-agent check
+  gpudiag-agent check --output json | jq .findings
+  kubectl debug node/NODE --image IMAGE --profile=sysadmin -- gpudiag-agent check
+  gpudiag-agent check --source simulated --scenario my.yaml
+
+exit status: 0 healthy; 1 a Warning or Critical finding; 2 could not tell; 64 wrong usage.
+"""
+_OF_A_SERVER = frozenset({"host", "port", "interval", "state-dir", "dcgm-metrics", "nvml-events"})
+"""Flags without a meaning for a single look."""
 
 _T = TypeVar("_T")
 
@@ -55,18 +81,34 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     scenario: str | None
     kmsg: Path | None
-    """None: no kernel log (a simulated node has its own)."""
+    """None: not read (a simulated node has lines of its own)."""
     interval: float
     """Seconds between samples."""
     sysfs_pci: Path
     log_level: str
+    pod_resources: Path | None = None
+    """The kubelet's socket; None: it is not asked."""
+    proc: Path = Path("/proc")
+    pod_logs: Path = Path("/var/log/pods")
+    config: Path | None = None
+    """The thresholds file; None: the defaults."""
+    journal: Path | None = None
+    """Read where the kernel log cannot be; None: nothing is."""
+    state_dir: Path | None = None
+    """None: what the agent knows ends with the process."""
+    nvml_events: bool = False
+    """Whether XIDs are heard from NVML as well."""
+    dcgm_metrics: str = "off"
+    """``off``, or the name of the host label of the series with dcgm-exporter's names."""
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, without the page of usage around it."""
 
+    usage_status = EXIT_USAGE
+
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USAGE, f"{self.prog}: {message} (try {self.prog} --help)\n")
+        self.exit(self.usage_status, f"{self.prog}: {message} (try {self.prog} --help)\n")
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Options:
@@ -76,24 +118,53 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         SystemExit: 0 for ``--help`` and ``--version``, 2 for wrong usage, with the sentence on stderr.
     """
     parser = _parser(environment)
+    return _options(parser, parser.parse_args(arguments))
+
+
+def parse_check(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> tuple[Options, str]:
+    """Read the flags of ``gpudiag-agent check``; gives the options and the form of the output.
+
+    Raises:
+        SystemExit: 0 for ``--help``, 64 for wrong usage, with the sentence on stderr.
+    """
+    parser = _parser(environment, check=True)
     given = parser.parse_args(arguments)
+    output: str = given.output
+    del given.output
+    if given.pod_resources is None and not Path(POD_RESOURCES).exists():
+        given.pod_resources = "none"  # A machine without a kubelet lacks nothing.
+    return _options(parser, given), output
+
+
+def _options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Options:
     simulated = given.source == "simulated"
     if given.scenario is not None and not simulated:
         parser.error("--scenario needs --source simulated")
-    kmsg = given.kmsg or (None if simulated else Path("/dev/kmsg"))
-    return Options(**{**vars(given), "kmsg": kmsg})
+    kmsg, journal = _kernel_log(given.kmsg, given.journal, simulated=simulated)
+    kubelet = given.pod_resources or ("none" if simulated else POD_RESOURCES)
+    pod_resources = None if kubelet == "none" else Path(kubelet)
+    events = given.nvml_events == "on" and not simulated
+    return Options(
+        **{**vars(given), "kmsg": kmsg, "journal": journal, "pod_resources": pod_resources, "nvml_events": events}
+    )
 
 
-def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+def _parser(environment: Mapping[str, str], *, check: bool = False) -> argparse.ArgumentParser:
+    """The flags of the server, or those of them that a single look needs."""
     parser = _Parser(
-        prog=PROGRAM,
-        description=_DESCRIPTION,
-        epilog=_EPILOGUE,
+        prog=f"{PROGRAM} check" if check else PROGRAM,
+        description=_CHECK_DESCRIPTION if check else _DESCRIPTION,
+        epilog=_CHECK_EPILOGUE if check else _EPILOGUE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         exit_on_error=True,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    if check:
+        parser.usage_status = EXIT_CHECK_USAGE
+        parser.add_argument(
+            "--output", choices=("table", "json", "yaml"), default="table", help="table, json or yaml (default: table)"
+        )
 
     def flag(name: str, read: Callable[[str], _T], default: _T, metavar: str, text: str) -> None:
         variable = "GPUDIAG_" + name.upper().replace("-", "_")
@@ -103,6 +174,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
                 value = read(environment[variable])
             except argparse.ArgumentTypeError as error:
                 parser.error(f"environment variable {variable}: {error}")
+        if check and name in _OF_A_SERVER:
+            parser.set_defaults(**{name.replace("-", "_"): default})
+            return
         parser.add_argument(f"--{name}", type=read, default=value, metavar=metavar, help=text)
 
     flag("node-name", _node_name, _hostname(), "NAME", "name of the Kubernetes node (default: the host name)")
@@ -118,11 +192,42 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     flag(
         "kmsg",
-        Path,
+        _text,
         None,
         "PATH",
-        "kernel log: a device, FIFO or file of /dev/kmsg records, or of plain kernel lines "
-        "(default: /dev/kmsg; with --source simulated the scenario's own lines)",
+        "kernel log: a device, FIFO or file of /dev/kmsg records, or of plain kernel lines; none: only the journal "
+        f"(default: {KMSG}; with --source simulated the scenario's own lines)",
+    )
+    flag(
+        "journal",
+        _text,
+        None,
+        "PATH",
+        "read where the kernel log cannot be: a folder of journal files (needs journalctl), or a FIFO or file of what "
+        f"'journalctl -o export' writes; none: nothing (default: {JOURNAL}; none where --kmsg names a log)",
+    )
+    flag(
+        "nvml-events",
+        _switch,
+        "off",
+        "SWITCH",
+        "on: hear XIDs from NVML as well, where the kernel log is closed; keeps every GPU open, so that resets and "
+        "changes of MIG mode are refused while the agent runs (default: off)",
+    )
+    flag(
+        "state-dir",
+        _folder,
+        None,
+        "PATH",
+        "folder for what must survive a restart: how far the kernel log was read, the XIDs before, counters of errors "
+        "(default: none, a restart reads the kernel log from its beginning)",
+    )
+    flag(
+        "config",
+        Path,
+        None,
+        "FILE",
+        "thresholds of the checks: a YAML or JSON file, read again when it changes (default: built-in thresholds)",
     )
     flag("interval", _interval, 10.0, "DURATION", "time between samples, 1s to 1h (default: 10s)")
     flag(
@@ -133,7 +238,32 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "where the PCI bus shows its devices, to find GPUs that the driver does not list "
         "(default: /sys/bus/pci/devices; not used with --source simulated)",
     )
-    flag("log-level", _log_level, "info", "LEVEL", "debug, info, warning or error (default: info)")
+    flag(
+        "dcgm-metrics",
+        _dcgm_metrics,
+        "off",
+        "LABEL",
+        "also serve readings under dcgm-exporter's names, for existing dashboards: off, or the spelling of its host "
+        "label, hostname or Hostname (default: off)",
+    )
+    flag(
+        "pod-resources",
+        _text,
+        None,
+        "PATH",
+        "the kubelet's socket that says which pod holds which GPU; none: do not ask "
+        f"(default: {POD_RESOURCES}; none with --source simulated)",
+    )
+    flag("proc", Path, Path("/proc"), "PATH", "a procfs that shows the node's own processes (default: /proc)")
+    flag(
+        "pod-logs",
+        Path,
+        Path("/var/log/pods"),
+        "PATH",
+        "where the kubelet keeps pod logs: its folders give processes the names of their pods (default: /var/log/pods)",
+    )
+    level = "error" if check else "info"
+    flag("log-level", _log_level, level, "LEVEL", f"debug, info, warning or error (default: {level})")
     return parser
 
 
@@ -143,6 +273,22 @@ def _hostname() -> str:
 
 def _text(text: str) -> str:
     return text
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no folder: name one, or a path where one can be made")
+    return path
+
+
+def _kernel_log(kmsg: str | None, journal: str | None, *, simulated: bool) -> tuple[Path | None, Path | None]:
+    """The kernel log, and the journal for where it cannot be read. A log that was named has no substitute."""
+    if journal is None:
+        journal = "none" if simulated or kmsg not in {None, "none"} else JOURNAL
+    if kmsg is None:
+        kmsg = "none" if simulated else KMSG
+    return (None if kmsg == "none" else Path(kmsg)), (None if journal == "none" else Path(journal))
 
 
 def _node_name(text: str) -> str:
@@ -165,6 +311,14 @@ def _port(text: str) -> int:
 
 def _source(text: str) -> str:
     return _one_of(text, ("nvml", "simulated"))
+
+
+def _switch(text: str) -> str:
+    return _one_of(text, ("on", "off"))
+
+
+def _dcgm_metrics(text: str) -> str:
+    return _one_of(text, ("off", "hostname", "Hostname"))
 
 
 def _log_level(text: str) -> str:

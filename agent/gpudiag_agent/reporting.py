@@ -1,11 +1,15 @@
 """Samples and occurrences in the words of the wire: units converted, texts clipped to what the wire carries."""
 
+from collections.abc import Sequence
+
 from gpudiag_agent.checks.base import Identity, Occurrence
 from gpudiag_agent.checks.xid import catalogue
+from gpudiag_agent.kernel_log.intake import Gap
 from gpudiag_agent.sample import GPUSample
+from gpudiag_agent.score import score
 from gpudiag_api.times import to_rfc3339
 from gpudiag_api.vocabulary import Health
-from gpudiag_api.wire import GPU, Measurements, MIGInstance, XIDEvent
+from gpudiag_api.wire import GPU, Finding, KernelLogGap, Measurements, MIGInstance, XIDEvent
 
 _WORD, _NAME, _TEXT = 63, 253, 1024
 _MAX_MIG = 64
@@ -21,9 +25,10 @@ def _count(value: int | None) -> int | None:
     return value if value is not None and 0 <= value < 2**63 else None
 
 
-def gpu(sample: GPUSample, *, health: Health) -> GPU:
-    """A GPU that was read."""
+def gpu(sample: GPUSample, *, health: Health, findings: Sequence[Finding]) -> GPU:
+    """A GPU that was read; ``findings``: those about it."""
     milliwatts = _count(sample.power_milliwatts)
+    points, losses = score(sample, findings)
     return GPU(
         index=min(max(sample.index, 0), 255),
         uuid=sample.uuid[:_WORD],
@@ -43,6 +48,8 @@ def gpu(sample: GPUSample, *, health: Health) -> GPU:
             for device in sample.mig[:_MAX_MIG]
         ),
         health=health,
+        score=None if health is Health.UNKNOWN else points,
+        score_losses=losses,
         measurements=Measurements(
             temperature_celsius=sample.temperature_celsius,
             memory_temperature_celsius=sample.memory_temperature_celsius,
@@ -69,10 +76,12 @@ def unread_gpu(known: Identity, *, index: int, health: Health) -> GPU:
 
 def xid(held: Occurrence, known: Identity | None) -> XIDEvent:
     """An XID of the kernel log; ``known``: the GPU at its address."""
+    namespace, _, pod = (held.job or "").partition("/")
     return XIDEvent(
         id=held.id[:_WORD],
         code=held.code,
         name=catalogue.lookup(held.code).name[:_WORD],
+        kind=catalogue.lookup(held.code).kind,
         severity=held.verdict.severity,
         blame=held.verdict.blame,
         action=held.verdict.action,
@@ -80,7 +89,20 @@ def xid(held: Occurrence, known: Identity | None) -> XIDEvent:
         subject=held.subject(known),
         process_id=held.process_id,
         process_name=word(held.process_name),
+        pod_namespace=namespace[:_NAME] or None,
+        pod_name=pod[:_NAME] or None,
         first_seen=to_rfc3339(held.first_seen),
         last_seen=to_rfc3339(held.last_seen),
         count=held.count,
+    )
+
+
+def gap(missed: Gap) -> KernelLogGap:
+    """Records of the kernel log that nobody read."""
+    return KernelLogGap(
+        boot_id=missed.boot_id[:_WORD],
+        after=_count(missed.after),
+        before=_count(missed.before),
+        lost=_count(missed.lost),
+        at=to_rfc3339(missed.at),
     )

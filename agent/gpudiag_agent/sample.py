@@ -4,14 +4,20 @@ A value is None when the driver says NOT_SUPPORTED, the symbol is missing, or th
 failures apart. A check never sees an NVML handle, a process or a file: it judges samples.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
 
+from gpudiag_api.naming import camel
 from gpudiag_api.vocabulary import Capability
 
 NVML_ERROR_GPU_IS_LOST = 15
 NVML_ERROR_RESET_REQUIRED = 16
+
+
+class _Part(msgspec.Struct, frozen=True, rename=camel, forbid_unknown_fields=True):
+    """What a GPU's sample holds. A scenario file says it in the same words, camelCase; a misspelt one is an error."""
 
 
 class CallError(msgspec.Struct, frozen=True):
@@ -33,6 +39,92 @@ class MIGDevice(msgspec.Struct, frozen=True, kw_only=True):
     compute_instance: int
     profile: str = ""
     memory_bytes: int | None = None
+
+
+class GPUProcess(_Part, frozen=True, kw_only=True):
+    """A process that uses a GPU, as the driver lists it (host pid)."""
+
+    pid: int
+    kind: str
+    """``compute`` or ``graphics``."""
+    memory_bytes: int | None = None
+    mig_gpu_instance: int | None = None
+    mig_compute_instance: int | None = None
+
+
+class PCIeSample(_Part, frozen=True, kw_only=True):
+    """The PCIe link of a GPU. The generation drops at idle: judge it only under load (P0)."""
+
+    generation: int | None = None
+    generation_max: int | None = None
+    """What GPU and slot together can do (``nvmlDeviceGetMaxPcieLinkGeneration``)."""
+    width: int | None = None
+    width_max: int | None = None
+    replays: int | None = None
+    """Counter since the driver was loaded (field 94)."""
+    errors: Mapping[str, int] = {}
+    """Counters of fields 169 and 173 to 183 that the GPU has, by name: ``correctable``, ``naks_received``,
+    ``receiver``, ``bad_tlp``, ``naks_sent``, ``bad_dllp``, ``non_fatal``, ``fatal``, ``unsupported_request``, ``lcrc``,
+    ``lane``, ``l0_to_recovery``."""
+
+
+class NVLinkSample(_Part, frozen=True, kw_only=True):
+    """One NVLink of a GPU."""
+
+    link: int
+    active: bool | None = None
+    remote_pci: str = ""
+    remote_kind: str = ""
+    """``gpu``, ``switch``, ``cpu`` (``nvmlDeviceGetNvLinkRemoteDeviceType``); empty: unknown."""
+    version: int | None = None
+    errors: Mapping[str, int] = {}
+    """Lifetime counters by name: ``replay``, ``recovery``, ``crc_flit``, ``crc_data``, ``ecc_data`` (up to NVLink 4);
+    ``malformed``, ``buffer_overrun``, ``receive``, ``receive_remote``, ``receive_general``, ``link_integrity``,
+    ``transmit_discards``, ``recovery_successful``, ``recovery_failed``, ``recovery_events``, ``effective``, ``symbol``
+    (NVLink 5, fields 206 to 222)."""
+    effective_bit_error_rate: float | None = None
+    symbol_bit_error_rate: float | None = None
+
+
+class C2CLinkSample(_Part, frozen=True, kw_only=True):
+    """One chip-to-chip link of a Grace superchip (fields 170 to 172, 231 to 234)."""
+
+    link: int
+    active: bool | None = None
+    errors: Mapping[str, int] = {}
+    """Counters: ``interrupt``, ``replay``, ``replay_back_to_back``."""
+
+
+class FabricSample(_Part, frozen=True, kw_only=True):
+    """Where a GPU stands in its NVSwitch fabric (``nvmlDeviceGetGpuFabricInfoV``)."""
+
+    state: int
+    """0 not supported, 1 not started, 2 in progress, 3 completed."""
+    status: int | None = None
+    """An ``nvmlReturn_t``: 0 success; only once completed."""
+    health_summary: int | None = None
+    """0 not supported, 1 healthy, 2 unhealthy, 3 limited capacity."""
+    health_mask: int | None = None
+    clique_id: int | None = None
+    cluster_uuid: str = ""
+
+
+class RowHistogram(_Part, frozen=True):
+    """Banks of the row remapper by how many spare rows they have left."""
+
+    maximum: int
+    high: int
+    partial: int
+    low: int
+    none: int
+
+
+class ThrottleTimes(_Part, frozen=True, kw_only=True):
+    """Nanoseconds spent slowed down since the driver was loaded (fields 269 to 271)."""
+
+    software_thermal: int | None = None
+    hardware_thermal: int | None = None
+    hardware_power_brake: int | None = None
 
 
 class GPUSample(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +172,47 @@ class GPUSample(msgspec.Struct, frozen=True, kw_only=True):
     remapped_rows_uncorrected: int | None = None
     remap_pending: bool | None = None
     remap_failure: bool | None = None
+    ecc_corrected_aggregate: int | None = None
+    sram_threshold_exceeded: bool | None = None
+    """The vendor's criterion for replacement on A100 and later (``nvmlDeviceGetSramEccErrorStatus``)."""
+    sram_uncorrected: Mapping[str, int] = {}
+    """Aggregate uncorrectable SRAM errors by place: ``l2``, ``sm``, ``microcontroller``, ``pcie``, ``other``."""
+    remap_histogram: RowHistogram | None = None
+    bank_remap_pending: bool | None = None
+    """Field 307."""
+    retired_pages_single_bit: int | None = None
+    """Pages retired, before A100 (V100, T4, P100)."""
+    retired_pages_double_bit: int | None = None
+    retired_pages_pending: bool | None = None
+    channel_repair_pending: bool | None = None
+    tpc_repair_pending: bool | None = None
+    unrepairable_memory: bool | None = None
+    power_default_limit_milliwatts: int | None = None
+    sm_clock_max_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    application_clock_mhz: int | None = None
+    """The SM clock that somebody set for applications."""
+    application_clock_default_mhz: int | None = None
+    throttle_times: ThrottleTimes | None = None
+    persistence_mode: bool | None = None
+    inforom_valid: bool | None = None
+    """Read rarely: it is slow. None: not read this time, or unsupported."""
+    vbios_version: str = ""
+    gsp_enabled: bool | None = None
+    gsp_default: bool | None = None
+    """Whether the GPU would use the GSP by default."""
+    gsp_version: str = ""
+    architecture: int | None = None
+    """``nvmlDeviceArchitecture_t``: 5 Volta, 6 Turing, 7 Ampere, 8 Ada, 9 Hopper, 10 Blackwell."""
+    numa_node: int | None = None
+    """Of the memory nearest to the GPU (``nvmlDeviceGetMemoryAffinity``)."""
+    pcie: PCIeSample | None = None
+    nvlinks: tuple[NVLinkSample, ...] | None = None
+    """None: the GPU has none."""
+    c2c: tuple[C2CLinkSample, ...] | None = None
+    fabric: FabricSample | None = None
+    processes: tuple[GPUProcess, ...] | None = None
+    """None: the driver does not say."""
     recovery_action: int | None = None
     """Field 230: 0 none, 1 GPU reset, 2 node reboot, 3 drain P2P, 4 drain and reset, 5 recover IMEX."""
     errors: tuple[CallError, ...] = ()
@@ -106,6 +239,11 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     driver_version: str | None = None
     cuda_version: str | None = None
     nvml_version: str | None = None
+    excluded_gpus: int | None = None
+    """GPUs that the driver was told to leave alone (``nvmlGetExcludedDeviceCount``)."""
+    confidential_compute: bool | None = None
+    confidential_compute_ready: bool | None = None
+    """Whether GPUs accept work in confidential mode (``nvmlSystemGetConfComputeGpusReadyState``)."""
     gpus: tuple[GPUSample, ...] = ()
     fault: SourceFault | None = None
     """Set: the GPUs could not be read; ``gpus`` is then empty."""

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gpudiag_agent.assess import Assessor
+from gpudiag_agent.attribution.model import Owner
 from gpudiag_agent.checks.base import PCIDevice
 from gpudiag_agent.clock import Clock
 from gpudiag_agent.kernel_log.decode import KernelEvent
 from gpudiag_agent.publisher import Publisher
+from gpudiag_agent.recorder.history import History
 from gpudiag_agent.sample import Sample, Source, SourceFault
 from gpudiag_api import durations
 from gpudiag_api.vocabulary import Capability
@@ -48,6 +50,7 @@ class Sampler:
         interval: seconds between two looks.
         scan_pci: what the PCI bus shows; None: not consulted.
         observer: told about every sample.
+        history: remembers samples and reports.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Sampler:
         interval: float,
         scan_pci: Callable[[], tuple[PCIDevice, ...] | None] | None = None,
         observer: SampleObserver | None = None,
+        history: History | None = None,
     ) -> None:
         self._source = source
         self._assessor = assessor
@@ -68,6 +72,7 @@ class Sampler:
         self._interval = interval
         self._scan_pci = scan_pci
         self._observer = observer
+        self._history = history
         self._flight: asyncio.Task[None] | None = None
         self._started_at = float("-inf")
         self._due: asyncio.TimerHandle | None = None
@@ -95,9 +100,9 @@ class Sampler:
             return
         await self._join()
 
-    def heard(self, event: KernelEvent) -> None:
-        """Take a kernel event; it is in the report within milliseconds."""
-        self._assessor.heard(event)
+    def heard(self, event: KernelEvent, *, owner: Owner | None = None, live: bool = False) -> None:
+        """Take a kernel event, see :meth:`Assessor.heard`; it is in the report within milliseconds."""
+        self._assessor.heard(event, owner=owner, live=live)
         self.refresh()
 
     def refresh(self) -> None:
@@ -122,6 +127,8 @@ class Sampler:
             sample = await self._take()
             seen = await asyncio.to_thread(self._scan_pci) if self._scan_pci is not None else None
             self._assessor.sampled(sample, pci=seen)
+            if self._history is not None and self._assessor.sample is not None:
+                self._history.sampled(self._assessor.sample)
         except Exception:  # noqa: BLE001 - see below
             # The agent's own fault: the last report stays and grows visibly old. It is no verdict about a GPU.
             _log.exception("sampling failed")
@@ -149,3 +156,5 @@ class Sampler:
             return
         if report is not None:
             self._publisher.publish(report)
+            if self._history is not None:
+                self._history.reported(report, self._clock.now())

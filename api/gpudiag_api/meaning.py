@@ -39,7 +39,10 @@ def meaning(report: Report) -> tuple[object, ...]:
         ],
         sorted(finding.key for finding in report.findings),
         sorted(event.id for event in report.xids),
-        sorted((held.gpu_uuid, held.namespace, held.pod, held.container) for held in report.allocations),
+        sorted(
+            (held.gpu_uuid, held.namespace, held.pod, held.container, held.mig_uuid or "")
+            for held in report.allocations
+        ),
     )
 
 

@@ -96,6 +96,11 @@ class Action(StrEnum):
         """Rank by disruption: 0 (None) to 12 (ContactSupport)."""
         return _ACTION_ORDER[self]
 
+    @property
+    def advice(self) -> str:
+        """What to do next, as the second half of a sentence; empty where nothing needs doing."""
+        return _ADVICE[self]
+
     @classmethod
     def covering(cls, actions: Iterable["Action"]) -> "Action":
         """The most disruptive of the actions, ``None`` for no actions."""
@@ -103,6 +108,21 @@ class Action(StrEnum):
 
 
 _ACTION_ORDER = {action: rank for rank, action in enumerate(Action)}
+_ADVICE = {
+    Action.NONE: "",
+    Action.CHECK_APPLICATION: "check the application that used the GPU",
+    Action.UPDATE_DRIVER: "update the NVIDIA driver",
+    Action.RESTART_FABRIC_MANAGER: "restart the fabric manager",
+    Action.CHECK_COOLING: "check cooling and airflow",
+    Action.CHECK_POWER: "check the power supply",
+    Action.RESET_GPU_WHEN_IDLE: "reset the GPU when it is idle",
+    Action.DRAIN_AND_RESET_GPU: "drain the node and reset the GPU",
+    Action.REBOOT_NODE: "drain the node and reboot it",
+    Action.RESEAT_OR_CHECK_LINK: "reseat the GPU or check its link",
+    Action.RUN_DIAGNOSTICS: "take the node out of service and run the vendor's diagnostics",
+    Action.REPLACE_GPU: "take the node out of service and replace the GPU",
+    Action.CONTACT_SUPPORT: "contact the vendor's support",
+}
 
 
 class Check(StrEnum):
@@ -124,6 +144,79 @@ class Check(StrEnum):
     """Clocks held down by hardware: thermal slowdown, power brake."""
     XID = "XID"
     """XID errors in the kernel log."""
+    SXID = "SXID"
+    """NVSwitch errors in the kernel log."""
+    ADAPTER_INIT = "AdapterInit"
+    """The driver could not initialise a GPU."""
+    GSP = "GSP"
+    """The GPU's system processor: firmware, timeouts, whether it is in use."""
+    ECC_MODE = "ECCMode"
+    """ECC switched off, or a change that waits for a reset."""
+    ECC_CORRECTED = "ECCCorrected"
+    """Rate of corrected memory errors."""
+    SRAM_ECC = "SRAMECC"
+    """Uncorrectable SRAM errors over the vendor's threshold."""
+    RETIRED_PAGES = "RetiredPages"
+    """Retired memory pages of GPUs before A100."""
+    MEMORY_REPAIR = "MemoryRepair"
+    """Channel or TPC repairs that wait for a reset, and memory beyond repair."""
+    POWER = "Power"
+    """Power limit against its default, and power supply."""
+    CLOCKS = "Clocks"
+    """Clocks that somebody held below their default."""
+    PCIE_LINK = "PCIeLink"
+    """Width, and generation under load, of the PCIe link."""
+    PCIE_ERRORS = "PCIeErrors"
+    """Rates of PCIe replays and errors."""
+    NVLINK = "NVLink"
+    """NVLinks that were up and are down."""
+    NVLINK_ERRORS = "NVLinkErrors"
+    """Rates of NVLink errors."""
+    C2C = "C2C"
+    """Chip-to-chip links of Grace superchips."""
+    FABRIC = "Fabric"
+    """Registration and health of the GPU in its NVSwitch fabric."""
+    FABRIC_MANAGER = "FabricManager"
+    """The Fabric Manager service, where the node needs it."""
+    IMEX = "IMEX"
+    """The IMEX service, where the node is part of a domain."""
+    INFOROM = "InfoROM"
+    """Checksum of the board's configuration memory."""
+    PERSISTENCE_MODE = "PersistenceMode"
+    """Whether the driver stays loaded while nobody uses the GPU."""
+    MIG = "MIG"
+    """A change of MIG mode that waits for a reset, and faults of single instances."""
+    CONFIDENTIAL_COMPUTE = "ConfidentialCompute"
+    """Whether GPUs in confidential mode accept work."""
+    PROCESSES = "Processes"
+    """Memory and processes that belong to nobody."""
+    PEER_MEMORY = "PeerMemory"
+    """The nvidia-peermem module on nodes with InfiniBand."""
+    INFINIBAND = "InfiniBand"
+    """InfiniBand and RoCE ports: down, flapping, errors."""
+
+
+class XIDClass(StrEnum):
+    """What an XID is about."""
+
+    APPLICATION = "Application"
+    CHANNEL = "Channel"
+    """A channel or an engine: the application first, the hardware if it repeats."""
+    HARDWARE = "Hardware"
+    MEMORY = "Memory"
+    LINK = "Link"
+    """NVLink, or the link to the CPU."""
+    FIRMWARE = "Firmware"
+    """Firmware or driver."""
+    BUS = "Bus"
+    """PCIe or power."""
+    SYSTEM = "System"
+    """System software around the GPU."""
+    INFORMATION = "Information"
+    UNUSED = "Unused"
+    """NVIDIA does not use the code, or no longer."""
+    UNCLASSIFIED = "Unclassified"
+    """Not in the catalogue."""
 
 
 class NotRead(StrEnum):

@@ -83,6 +83,13 @@ class Measurements(_Wire, frozen=True, kw_only=True):
     sm_clock_mhz: Count | None = None
 
 
+class ScoreLoss(_Wire, frozen=True, kw_only=True):
+    """Why a health score is not 100."""
+
+    reason: Word
+    points: Annotated[int, msgspec.Meta(ge=1, le=100)]
+
+
 class GPU(_Wire, frozen=True, kw_only=True):
     """One GPU: its identity and what was measured."""
 
@@ -99,6 +106,10 @@ class GPU(_Wire, frozen=True, kw_only=True):
     mig: Annotated[tuple[MIGInstance, ...], msgspec.Meta(max_length=64)] = ()
     health: Health = Health.UNKNOWN
     """The worst of the GPU's findings; Unknown where it could not be read."""
+    score: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = None
+    """Health score; absent where it could not be read. Never part of the report's meaning."""
+    score_losses: Annotated[tuple[ScoreLoss, ...], msgspec.Meta(max_length=16)] = ()
+    """Why it is not 100, dearest first."""
     measurements: Measurements = Measurements()
 
 
@@ -111,6 +122,8 @@ class Subject(_Wire, frozen=True, kw_only=True):
     serial: Word | None = None
     mig_gpu_instance: Count | None = None
     mig_compute_instance: Count | None = None
+    link: Word | None = None
+    """A link or port of it: ``nvlink 3``, ``c2c 0``, ``mlx5_2/1``."""
 
 
 class Evidence(_Wire, frozen=True, kw_only=True):
@@ -134,6 +147,8 @@ class Finding(_Wire, frozen=True, kw_only=True):
     action: Action
     message: Text
     """One sentence for people: verdict, evidence."""
+    documentation: Name = ""
+    """Where the check is explained, with its runbook."""
     subject: Subject = Subject()
     evidence: Annotated[tuple[Evidence, ...], msgspec.Meta(max_length=16)] = ()
     first_seen: Time
@@ -147,6 +162,8 @@ class Finding(_Wire, frozen=True, kw_only=True):
         where = subject.gpu_uuid or subject.pci or ""
         if subject.mig_gpu_instance is not None:
             where += f"/gi{subject.mig_gpu_instance}/ci{subject.mig_compute_instance}"
+        if subject.link is not None:
+            where += f"/{subject.link}"
         return (str(self.check), self.reason, where, str(self.severity))
 
 
@@ -158,6 +175,8 @@ class XIDEvent(_Wire, frozen=True, kw_only=True):
     code: Annotated[int, msgspec.Meta(ge=0, le=65535)]
     name: Word = ""
     """NVIDIA's mnemonic."""
+    kind: Word = msgspec.field(name="class", default="")
+    """A word of :class:`gpudiag_api.vocabulary.XIDClass`; text, so that a newer one is shown, not refused."""
     severity: Severity
     blame: Blame
     action: Action
@@ -181,6 +200,9 @@ class Allocation(_Wire, frozen=True, kw_only=True):
     namespace: Name
     pod: Name
     container: Name
+    mig_uuid: Word | None = None
+    """The MIG device it holds; absent: the whole GPU, or a share of it."""
+    mig_gpu_instance: Count | None = None
 
 
 class Report(_Wire, frozen=True, kw_only=True):
@@ -198,6 +220,130 @@ class Report(_Wire, frozen=True, kw_only=True):
     xids: Annotated[tuple[XIDEvent, ...], msgspec.Meta(max_length=64)] = ()
     """Newest first."""
     allocations: Annotated[tuple[Allocation, ...], msgspec.Meta(max_length=512)] = ()
+
+
+class TimelinePoint(_Wire, frozen=True, kw_only=True):
+    """One GPU at one moment of the flight recorder; several samples averaged where it was downsampled."""
+
+    at: Time
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+    utilization_percent: float | None = None
+    memory_used_bytes: Count | None = None
+    sm_clock_mhz: float | None = None
+    throttled: bool = False
+    """Whether hardware held the clocks down in any of the samples."""
+
+
+class GPUTimeline(_Wire, frozen=True, kw_only=True):
+    """The flight recorder of one GPU, oldest point first."""
+
+    gpu_index: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    gpu_uuid: Word = ""
+    points: Annotated[tuple[TimelinePoint, ...], msgspec.Meta(max_length=360)] = ()
+
+
+class TimelineEvent(_Wire, frozen=True, kw_only=True):
+    """Something that happened meanwhile."""
+
+    at: Time
+    kind: Word
+    """``xid``, ``raised``, ``cleared``, ``health``, ``driver``."""
+    message: Text
+    gpu_index: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
+
+
+class TimelineAnswer(_Wire, frozen=True, kw_only=True):
+    """``GET /v1/timeline?minutes=&gpu=&points=``."""
+
+    version: Word = msgspec.field(name="wireVersion")
+    node_name: Name
+    step_seconds: float
+    """Seconds between two points."""
+    gpus: Annotated[tuple[GPUTimeline, ...], msgspec.Meta(max_length=64)] = ()
+    events: Annotated[tuple[TimelineEvent, ...], msgspec.Meta(max_length=256)] = ()
+
+
+class GPULink(_Wire, frozen=True, kw_only=True):
+    """How two GPUs of the node reach each other."""
+
+    gpu_index: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    peer_index: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    kind: Word
+    """``NVLink`` (direct), ``NVSwitch`` (both hang on switches), ``PCIe`` (same NUMA node), ``System`` (across CPUs)."""
+    links: Count = 1
+    """Active links of the first GPU that serve this way."""
+
+
+class GPUPlacement(_Wire, frozen=True, kw_only=True):
+    """Where a GPU sits."""
+
+    gpu_index: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    gpu_uuid: Word = ""
+    pci: Word = ""
+    numa_node: int | None = None
+    pcie_generation: Count | None = None
+    pcie_generation_max: Count | None = None
+    pcie_width: Count | None = None
+    pcie_width_max: Count | None = None
+    nvlinks_active: Count | None = None
+    nvlinks_total: Count | None = None
+    fabric_state: Word | None = None
+
+
+class TopologyAnswer(_Wire, frozen=True, kw_only=True):
+    """``GET /v1/topology``."""
+
+    version: Word = msgspec.field(name="wireVersion")
+    node_name: Name
+    links: Annotated[tuple[GPULink, ...], msgspec.Meta(max_length=2048)] = ()
+    placement: Annotated[tuple[GPUPlacement, ...], msgspec.Meta(max_length=64)] = ()
+
+
+class ProcessRow(_Wire, frozen=True, kw_only=True):
+    """A process on a GPU."""
+
+    gpu_index: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    pid: Count
+    name: Word = ""
+    kind: Word = "compute"
+    memory_bytes: Count | None = None
+    mig_gpu_instance: Count | None = None
+    namespace: Name | None = None
+    pod: Name | None = None
+
+
+class ProcessesAnswer(_Wire, frozen=True, kw_only=True):
+    """``GET /v1/processes``."""
+
+    version: Word = msgspec.field(name="wireVersion")
+    node_name: Name
+    processes: Annotated[tuple[ProcessRow, ...], msgspec.Meta(max_length=1024)] = ()
+    truncated: bool = False
+
+
+class KernelLogGap(_Wire, frozen=True, kw_only=True):
+    """Records of the kernel log that nobody read: the ring was overwritten before the agent came."""
+
+    boot_id: Word
+    after: Count | None = None
+    """Sequence number of the last record read before the gap; absent in the journal, which has no such numbers."""
+    before: Count | None = None
+    """Sequence number of the first record read after it."""
+    lost: Count | None = None
+    """How many records; absent where that is not known."""
+    at: Time
+
+
+class XIDsAnswer(_Wire, frozen=True, kw_only=True):
+    """``GET /v1/xids?since=&limit=``: oldest first, so that the cursor moves forward."""
+
+    version: Word = msgspec.field(name="wireVersion")
+    node_name: Name
+    events: Annotated[tuple[XIDEvent, ...], msgspec.Meta(max_length=512)] = ()
+    cursor: Word = ""
+    """Give it as ``since`` to get what came later."""
+    gaps: Annotated[tuple[KernelLogGap, ...], msgspec.Meta(max_length=16)] = ()
 
 
 class Envelope(msgspec.Struct, frozen=True, rename=camel):

@@ -10,8 +10,13 @@ from typing import Protocol
 
 import msgspec
 
+from gpudiag_agent.attribution.model import Owner
+from gpudiag_agent.checks.kernel.signals import HeldSignal
 from gpudiag_agent.checks.xid.catalogue import Verdict
+from gpudiag_agent.checks.xid.history import Bursts
+from gpudiag_agent.host.facts import HostFacts
 from gpudiag_agent.sample import GPUSample, Sample
+from gpudiag_agent.thresholds import Thresholds
 from gpudiag_api.vocabulary import Action, Blame, Severity
 from gpudiag_api.vocabulary import Check as Name
 from gpudiag_api.wire import Evidence, Subject
@@ -54,6 +59,10 @@ class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
     compute_instance: int | None = None
     process_id: int | None = None
     process_name: str | None = None
+    job: str | None = None
+    """The Pod that used the GPU, as ``namespace/name``, kept after it is gone; None: not known."""
+    link: str | None = None
+    """The link that it is about, as a subject names it."""
     first_seen: float
     last_seen: float
     count: int = 1
@@ -69,6 +78,7 @@ class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
             serial=(known.serial or None) if known else None,
             mig_gpu_instance=self.gpu_instance,
             mig_compute_instance=self.compute_instance,
+            link=self.link,
         )
 
 
@@ -77,6 +87,16 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     now: float
     """Unix time in seconds."""
+    thresholds: Thresholds = Thresholds()
+    """Limits as configured; a reload shows in the next view."""
+    host: HostFacts = HostFacts()
+    """What the node says besides NVML, the PCI bus and the kernel log."""
+    allocatable_gpus: int | None = None
+    """Whole GPUs that the kubelet would hand out; None: not asked, or no answer."""
+    owners: Mapping[int, Owner] | None = None
+    """Host pid → process, for the processes on the GPUs; None: the node's processes cannot be seen."""
+    pods_seen: bool = False
+    """Whether the kubelet says who holds which GPU."""
     sample: Sample
     """The latest; every GPU in it is named."""
     vanished: tuple[Identity, ...] = ()
@@ -84,6 +104,14 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     pci: tuple[PCIDevice, ...] | None = None
     """What the PCI bus shows; None: unknown."""
     xids: tuple[Occurrence, ...] = ()
+    boot: str = ""
+    """The kernel's boot id."""
+    xid_history: Bursts = ()
+    """Two weeks of XIDs, over reboots."""
+    switch_history: Bursts = ()
+    """Two weeks of SXids, over reboots; ``pci`` is the switch's."""
+    signals: tuple[HeldSignal, ...] = ()
+    """Kernel lines without an XID that nothing has cleared."""
     lost_lines: Mapping[str, float] = {}
     """PCI address → Unix time of the kernel's words "fallen off the bus"."""
     by_pci: Mapping[str, Identity] = {}

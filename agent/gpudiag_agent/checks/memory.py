@@ -4,6 +4,10 @@ from collections.abc import Callable
 
 from gpudiag_agent.sample import GPUSample, Sample
 
+PATIENCE = 2
+"""Looks. Readings that come without their error (details that drivers refuse for many reasons) look unsupported when
+they fail; so what was known is kept for as many looks, and forgotten at the third."""
+
 
 class LastKnown:
     """The last value of one reading, per GPU.
@@ -14,24 +18,29 @@ class LastKnown:
 
     Args:
         read: takes the value from a sample.
+        patience: how many looks in a row may find it unsupported before it is forgotten.
     """
 
-    def __init__(self, read: Callable[[GPUSample], int | bool | None]) -> None:
+    def __init__(self, read: Callable[[GPUSample], int | bool | None], *, patience: int = 0) -> None:
         self._read = read
+        self._patience = patience
         self._values: dict[str, int | bool] = {}
+        self._missed: dict[str, int] = {}
 
     def observe(self, sample: Sample) -> None:
         """Take a finished sample into memory."""
         if sample.fault is not None:
             return
         kept: dict[str, int | bool] = {}
+        missed: dict[str, int] = {}
         for gpu in sample.gpus:
             value = self._read(gpu)
-            if value is None and gpu.errors:
-                value = self._values.get(gpu.uuid)
+            if value is None and gpu.uuid in self._values:
+                missed[gpu.uuid] = self._missed.get(gpu.uuid, 0) + (0 if gpu.errors else 1)
+                value = self._values[gpu.uuid] if missed[gpu.uuid] <= self._patience else None
             if value is not None:
                 kept[gpu.uuid] = value
-        self._values = kept
+        self._values, self._missed = kept, missed
 
     def get(self, gpu: GPUSample) -> int | bool | None:
         """The value, None where there is none."""

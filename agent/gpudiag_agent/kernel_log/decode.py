@@ -6,18 +6,18 @@ GPU named just above it. An event's id is the same after a restart that reads th
 
 import hashlib
 from collections import deque
+from typing import Annotated
 
 import msgspec
 
-from gpudiag_agent.kernel_log.boot import Boot
+from gpudiag_agent.kernel_log.boot import Boot, Drift, KernelTimes
 from gpudiag_agent.kernel_log.parse import (
-    DriverLoaded,
     IdentityLine,
     LostBegin,
     LostEnd,
     LostLine,
+    Said,
     SerialLine,
-    XIDLine,
     parse,
 )
 from gpudiag_agent.kernel_log.record import Record
@@ -25,17 +25,29 @@ from gpudiag_agent.kernel_log.record import Record
 _REMEMBERED = 4096
 """Recent events of the driver whose repeats are recognised after a log file was rewritten."""
 _LOST_SPAN = 8
-"""Lines that may stand between the first and the last of a lost GPU's three."""
+"""Lines of the driver that may stand between the first and the last of a lost GPU's three."""
+_REPEATED = 1024
+"""Lines without a number whose repeats are told apart."""
 
 
 class KernelEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Something the driver said, once."""
 
     id: str
-    """``<boot id>/<sequence>``; for a line without a sequence number a hash of its text and its ordinal."""
+    """``<boot id>/<sequence>``; in the journal ``<microseconds, hexadecimal>.<hash of the text>`` after the slash, for
+    a plain line the hash and its ordinal."""
     at: float
     """Unix time in seconds."""
-    what: XIDLine | LostLine | IdentityLine | SerialLine | DriverLoaded
+    what: Said
+
+
+class Midway(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the decoder knows of the lines before the next one."""
+
+    named: str | None = None
+    losing: tuple[str, int] | None = None
+    ordinals: Annotated[dict[str, int], msgspec.Meta(max_length=_REPEATED)] = {}
+    drift: Drift = Drift()
 
 
 class Decoder:
@@ -43,18 +55,39 @@ class Decoder:
 
     Args:
         boot: the boot whose log is read.
+        times: of its records; by default those of a clock that never drifts nor steps.
     """
 
-    def __init__(self, boot: Boot) -> None:
+    def __init__(self, boot: Boot, *, times: KernelTimes | None = None) -> None:
         self._boot = boot
+        self._times = times or KernelTimes(lambda: boot.started_at)
         self._ordinals: dict[str, int] = {}
         self._seen: deque[str] = deque(maxlen=_REMEMBERED)
         self._seen_set: set[str] = set()
         self._named: str | None = None
         self._losing: tuple[str, int] | None = None
 
-    def feed(self, record: Record, now: float) -> KernelEvent | None:
-        """Take the next record; ``now`` is when it arrived, in Unix seconds."""
+    @property
+    def midway(self) -> Midway:
+        """What a restart between two lines must not forget."""
+        return Midway(named=self._named, losing=self._losing, ordinals=dict(self._ordinals), drift=self._times.drift)
+
+    def resume(self, midway: Midway) -> None:
+        """Go on from there. Before the first record."""
+        self._named, self._losing, self._ordinals = midway.named, midway.losing, dict(midway.ordinals)
+        self._times.drift = midway.drift
+
+    def feed(self, record: Record, now: float, *, live: bool = False) -> KernelEvent | None:
+        """Take the next record.
+
+        Args:
+            record: of this boot.
+            now: when it was read, in Unix seconds.
+            live: whether it was read as it was written, not from what the log held already.
+        """
+        at = now
+        if record.microseconds is not None:
+            at = self._times.at(record.microseconds, now=now, live=live)
         line = parse(record.text)
         if self._losing is not None:
             address, left = self._losing
@@ -76,15 +109,15 @@ class Decoder:
         identity = self._identity(record)
         if not self._first_time(identity, record):
             return None
-        at = now if record.microseconds is None else self._boot.started_at + record.microseconds / 1e6
-        # A boot time read before the node's clock was set would put an event into the future.
-        return KernelEvent(id=identity, at=min(at, now), what=line)
+        return KernelEvent(id=identity, at=at, what=line)
 
     def _identity(self, record: Record) -> str:
         if record.sequence is not None:
             return f"{self._boot.id}/{record.sequence}"
         digest = hashlib.blake2b(record.text.encode(), digest_size=6).hexdigest()
-        if len(self._ordinals) >= _REMEMBERED and digest not in self._ordinals:
+        if record.microseconds is not None:
+            return f"{self._boot.id}/{record.microseconds:x}.{digest}"
+        if len(self._ordinals) >= _REPEATED and digest not in self._ordinals:
             self._ordinals.pop(next(iter(self._ordinals)))
         ordinal = self._ordinals[digest] = self._ordinals.get(digest, 0) + 1
         return f"{self._boot.id}/{digest}.{ordinal}"

@@ -9,6 +9,10 @@ import re
 
 import msgspec
 
+from gpudiag_agent.kernel_log import details, signals, sxid
+from gpudiag_agent.kernel_log.details import Detail
+from gpudiag_agent.kernel_log.signals import Signal
+from gpudiag_agent.kernel_log.sxid import SXIDDetail, SXIDLine
 from gpudiag_api import pci
 
 
@@ -26,12 +30,8 @@ class XIDLine(msgspec.Struct, frozen=True, kw_only=True):
     process_name: str | None = None
     caused_by: int | None = None
     """XID 45 of drivers from 570.124.04 on: the code that it cleans up after."""
-    recovery_action: int | None = None
-    """XID 154: the number of the new recovery action; 0 means recovered."""
-    reset_required: bool = False
-    """Tail of XIDs 94 and 95: ``RST: Yes`` or ``D-RST: Yes``."""
-    link_fatal: bool | None = None
-    """XIDs 144 to 150: the driver's word ``Fatal`` or ``Nonfatal``."""
+    detail: Detail | None = None
+    """What the words say, where they have a known form."""
 
 
 class LostLine(msgspec.Struct, frozen=True):
@@ -68,7 +68,9 @@ class DriverLoaded(msgspec.Struct, frozen=True):
     """The kernel module was loaded: every GPU starts anew."""
 
 
-Line = XIDLine | LostLine | LostBegin | LostEnd | IdentityLine | SerialLine | DriverLoaded
+Said = XIDLine | LostLine | IdentityLine | SerialLine | DriverLoaded | SXIDLine | SXIDDetail | Signal
+"""What becomes an event."""
+Line = Said | LostBegin | LostEnd
 
 _PCI = r"[0-9a-fA-F]{4,8}:[0-9a-fA-F]{2}:[01][0-9a-fA-F](?:\.[0-7])?"
 _XID = re.compile(
@@ -78,9 +80,6 @@ _XID = re.compile(
 )
 _PROCESS = re.compile(r"pid='?(?P<pid>[^,']{0,32})'?,\s*(?:name=(?P<name>.{0,64}?),\s+)?", re.DOTALL)
 _CAUSED_BY = re.compile(r" caused by previous Xid (\d{1,5})\s*$", re.ASCII)
-_RECOVERY = re.compile(r"\bto 0x([0-9a-fA-F]{1,8})\b")
-_RESET = re.compile(r"\bRST: Yes\b")
-_LINK_WORD = re.compile(r"^\S+\s+(Fatal|Nonfatal)\b", re.IGNORECASE)
 _LOST = re.compile(rf"NVRM: (?:GPU|The NVIDIA GPU) (?P<pci>{_PCI}):?\s.*fallen off the bus", re.DOTALL)
 _LOST_BEGIN = re.compile(rf"NVRM: The NVIDIA GPU (?P<pci>{_PCI})\s*$")
 _LOST_END = re.compile(r"NVRM: fallen off the bus and is not responding")
@@ -88,24 +87,23 @@ _IDENTITY = re.compile(rf"NVRM: GPU at PCI:(?P<pci>{_PCI}): (?P<uuid>GPU-[0-9a-f
 _SERIAL = re.compile(r"NVRM: GPU Board Serial Number: (?P<serial>\w{1,40})\s*$", re.ASCII)
 _SERIAL_AT = re.compile(rf"NVRM: GPU (?P<pci>{_PCI}): GPU serial number is (?P<serial>\w{{1,40}})\.?\s*$", re.ASCII)
 _LOADED = re.compile(r"NVRM: loading NVIDIA UNIX ")
-_STAMP = re.compile(r"(?:<\d{1,3}>)?\s*(?:\[[ \d.]{1,24}\]\s*)?(?=NVRM: )", re.ASCII)
+_STAMP = re.compile(r"(?:<\d{1,3}>)?\s*(?:\[[ \d.]{1,24}\]\s*)?", re.ASCII)
 """What ``dmesg`` puts before a line. Nothing else may stand there: text before ``NVRM:`` may be a process's own."""
-
-_LINK_CODES = range(144, 151)
 
 
 def parse(text: str) -> Line | None:
     """What the driver means by a line of the kernel log; None: nothing that concerns a GPU's health."""
     stamp = _STAMP.match(text)
-    if stamp is None:
-        return None
-    text = text[stamp.end() :]
+    if stamp is not None and stamp.end():
+        text = text[stamp.end() :]
+    if not text.startswith("NVRM: "):
+        return sxid.parse(text) or signals.parse(text)
     if match := _XID.match(text):
         return _xid(match)
     for pattern, build in _FORMS:
         if match := pattern.match(text):
             return build(match)
-    return None
+    return signals.parse(text)
 
 
 def _xid(match: re.Match[str]) -> XIDLine | None:
@@ -115,9 +113,7 @@ def _xid(match: re.Match[str]) -> XIDLine | None:
     rest = match["rest"] or ""
     process = _PROCESS.match(rest)
     message = (rest[process.end() :] if process else rest).strip()
-    cause = _CAUSED_BY.search(message)
-    recovery = _RECOVERY.search(message) if code == 154 else None
-    word = _LINK_WORD.match(message) if code in _LINK_CODES else None
+    cause = _CAUSED_BY.search(message) if code == 45 else None
     return XIDLine(
         code=code,
         pci=_address(match),
@@ -127,9 +123,7 @@ def _xid(match: re.Match[str]) -> XIDLine | None:
         process_id=_number(process["pid"]) if process else None,
         process_name=_name(process["name"]) if process else None,
         caused_by=int(cause[1]) if cause else None,
-        recovery_action=int(recovery[1], 16) if recovery else None,
-        reset_required=code in {94, 95} and _RESET.search(message) is not None,
-        link_fatal=word[1].lower() == "fatal" if word else None,
+        detail=details.read(code, message),
     )
 
 

@@ -1,4 +1,4 @@
-"""Reads the kernel log as it grows: ``/dev/kmsg``, a FIFO, or a file followed the way ``tail -F`` does.
+"""Which kernel log is read: the first that can be, tried again for ever.
 
 On the event loop, without a thread: the device and the FIFO tell when there is something to read, a file is looked
 at ten times a second. Nothing here touches NVML, so a hung driver cannot stop it.
@@ -14,152 +14,110 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpudiag_agent.clock import Clock
-from gpudiag_agent.kernel_log.record import LONGEST_RECORD, Record, parse
+from gpudiag_agent.kernel_log import follow, journalctl
+from gpudiag_agent.kernel_log.follow import Export, Form, Lines
+from gpudiag_agent.kernel_log.intake import Intake
 
 _log = logging.getLogger(__name__)
 
-_FILE_PERIOD = 0.1
-"""Seconds between two looks at a file: half of the 0.2 s in which a line must reach the report."""
 _RETRY = 2.0
-"""Seconds until a log that could not be opened is tried again."""
-_BATCH = 200
-"""Records taken before the event loop gets a turn, so that a full ring does not hold up HTTP."""
-_CHUNK = 1 << 16
+"""Seconds until logs that could not be opened are tried again."""
+_LONGEST_RETRY = 60.0
+"""The wait doubles up to this where each try starts a child process for the journal."""
+_UNPRIVILEGED = "the agent's container must be privileged to read it"
 
 
 class KernelLogReader:
-    """Follows one kernel log for the life of the process.
+    """Follows the kernel log for the life of the process.
 
     Args:
-        path: the device, FIFO or file.
+        kmsg: the device, or a FIFO or file of its records; None: only the journal.
+        journal: read where that cannot be: a folder of journal files, or a FIFO or file in the export format.
+        intake: takes what is read.
         clock: for the waits.
-        on_record: called on the event loop for every kernel record, oldest first.
         on_change: called when the log becomes readable or unreadable.
     """
 
     def __init__(
-        self, path: Path, *, clock: Clock, on_record: Callable[[Record], None], on_change: Callable[[], None]
+        self,
+        kmsg: Path | None,
+        *,
+        journal: Path | None = None,
+        intake: Intake,
+        clock: Clock,
+        on_change: Callable[[], None],
     ) -> None:
-        self._path = path
+        self._kmsg = kmsg
+        self._journal = journal
+        self._intake = intake
         self._clock = clock
-        self._on_record = on_record
         self._on_change = on_change
-        self._last_sequence: int | None = None
+        self._told: Path | None = None
+        """The log that was last said to be read."""
         self.problem: str | None = None
-        """Why the log cannot be read, for people; None while it can."""
-        self.lost_records = 0
-        """Records of the device that were overwritten before they were read."""
+        """Why no log can be read, for people: what was tried and what to do. None while one can."""
         self.caught_up = asyncio.Event()
         """Set once what the log held at the start was read, or could not be."""
 
     async def run(self) -> None:
-        """Read until cancelled. A log that cannot be opened, or breaks, is tried again for ever."""
+        """Read until cancelled."""
+        in_vain = 0
         while True:
+            began = self._clock.monotonic()
+            problems = await self._try_all()
+            if problems:
+                self._set_problem("; ".join(problems))
+            self.caught_up.set()
+            lasted = self._clock.monotonic() - began > _LONGEST_RETRY
+            in_vain = 0 if lasted or self._journal is None else min(in_vain + 1, 5)
+            pause = min(_RETRY * 2**in_vain, _LONGEST_RETRY)
+            await self._clock.sleep(pause if problems else follow.FILE_PERIOD)
+
+    async def _try_all(self) -> list[str]:
+        """Follow the first log that can be read until it ends; gives why each of them could not, or no longer."""
+        problems = []
+        if self._kmsg is not None:
             try:
-                descriptor = self._open()
+                await self._follow(self._kmsg, Lines)
             except OSError as error:
-                self._set_problem(_explain(self._path, error))
+                problems.append(_kmsg_problem(self._kmsg, error, fallback=self._journal is not None))
             else:
-                try:
-                    await self._follow(descriptor)
-                except OSError as error:
-                    self._set_problem(_explain(self._path, error))
-                finally:
-                    os.close(descriptor)
-            self.caught_up.set()
-            await self._clock.sleep(_RETRY if self.problem else _FILE_PERIOD)
-
-    def _open(self) -> int:
-        mode = self._path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if stat.S_ISFIFO(mode):
-            # Held open for writing as well, a FIFO never ends when its writers leave (Linux, fifo(7)).
-            with contextlib.suppress(PermissionError):
-                return os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        return os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-
-    async def _follow(self, descriptor: int) -> None:
-        mode = os.fstat(descriptor).st_mode
-        self._set_problem(None)
-        if stat.S_ISREG(mode):
-            await self._follow_file(descriptor)
-        elif stat.S_ISFIFO(mode):
-            await self._follow_stream(descriptor)
-        else:
-            await self._follow_device(descriptor)
-
-    async def _follow_device(self, descriptor: int) -> None:
-        while True:
-            for _ in range(_BATCH):
-                try:
-                    raw = os.read(descriptor, LONGEST_RECORD)
-                except BlockingIOError:
-                    self.caught_up.set()
-                    await _readable(descriptor)
-                    break
-                except BrokenPipeError:
-                    continue  # Overrun: the next read goes on at the oldest record left; _gap counts the rest.
-                if not raw:  # Not a kernel log after all, for example /dev/null.
-                    raise OSError(errno.ENODATA, "it ends, so it is no kernel log")
-                self._device_record(raw)
-            await asyncio.sleep(0)
-
-    def _device_record(self, raw: bytes) -> None:
-        sequence = _sequence(raw)
-        if sequence is not None:
-            if self._last_sequence is not None:
-                if sequence <= self._last_sequence:
-                    return  # The device was opened again and began with its oldest record.
-                self._gap(sequence - self._last_sequence - 1)
-            self._last_sequence = sequence
-        self._deliver(raw)
-
-    def _gap(self, missing: int) -> None:
-        if missing:
-            self.lost_records += missing
-            _log.warning(
-                "the kernel log overran: records were lost before they could be read", extra={"records": missing}
-            )
-
-    async def _follow_stream(self, descriptor: int) -> None:
-        lines = _Lines()
-        while True:
+                return []
+        if self._journal is not None:
             try:
-                chunk = os.read(descriptor, _CHUNK)
-            except BlockingIOError:
-                self.caught_up.set()
-                await _readable(descriptor)
-                continue
-            if not chunk:
-                return  # Every writer left, and we may not write ourselves: open it again.
-            for line in lines.feed(chunk):
-                self._deliver(line)
-            await asyncio.sleep(0)
+                await self._follow_journal(self._journal)
+            except OSError as error:
+                problems.append(_journal_problem(self._journal, error))
+            else:
+                return []
+        return problems
 
-    async def _follow_file(self, descriptor: int) -> None:
-        lines = _Lines()
-        offset = 0
-        while True:
-            chunk = os.pread(descriptor, _CHUNK, offset)
-            offset += len(chunk)
-            for line in lines.feed(chunk):
-                self._deliver(line)
-            if chunk:
-                await asyncio.sleep(0)
-                continue
-            self.caught_up.set()
-            await self._clock.sleep(_FILE_PERIOD)
-            here = os.fstat(descriptor)
-            if here.st_size < offset:
-                offset, lines = 0, _Lines()  # Truncated: what is in it now is new.
-            elif here.st_size == offset and _replaced(self._path, here):
-                return
+    async def _follow_journal(self, path: Path) -> None:
+        if not _is_folder(path):
+            await self._follow(path, Export)
+            return
+        await journalctl.follow(path, self._intake, caught_up=self.caught_up.set, opened=lambda: self._opened(path))
 
-    def _deliver(self, raw: bytes) -> None:
-        record = parse(raw)
-        if record is not None:
-            self._on_record(record)
+    async def _follow(self, path: Path, form: Callable[[Intake], Form]) -> None:
+        descriptor = _open(path)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            caught_up = self.caught_up.set
+            self._opened(path)
+            if stat.S_ISREG(mode):
+                await follow.file(path, descriptor, self._intake, form, clock=self._clock, caught_up=caught_up)
+            elif stat.S_ISFIFO(mode):
+                await follow.stream(descriptor, form(self._intake), caught_up=caught_up)
+            else:
+                await follow.device(descriptor, self._intake, caught_up=caught_up)
+        finally:
+            os.close(descriptor)
+
+    def _opened(self, path: Path) -> None:
+        if path != self._told:
+            _log.info("reading the kernel log", extra={"from": str(path)})
+        self._told = path
+        self._set_problem(None)
 
     def _set_problem(self, problem: str | None) -> None:
         if problem == self.problem:
@@ -170,46 +128,34 @@ class KernelLogReader:
         self._on_change()
 
 
-class _Lines:
-    """Cuts a byte stream into lines; a line without an end is kept back, up to a bound."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        *lines, rest = (self._rest + chunk).split(b"\n")
-        # Never longer than a record: a writer that sends no newline must not fill the memory.
-        self._rest = rest[:LONGEST_RECORD]
-        return lines
+def _is_folder(path: Path) -> bool:
+    return stat.S_ISDIR(path.stat().st_mode)
 
 
-async def _readable(descriptor: int) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(descriptor, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(descriptor)
+def _open(path: Path) -> int:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if stat.S_ISFIFO(mode):
+        # Held open for writing as well, a FIFO never ends when its writers leave (Linux, fifo(7)).
+        with contextlib.suppress(PermissionError):
+            return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def _replaced(path: Path, here: os.stat_result) -> bool:
-    try:
-        there = path.stat()
-    except OSError:
-        return True
-    return (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino)
-
-
-def _sequence(raw: bytes) -> int | None:
-    fields = raw.split(b",", 2)
-    return int(fields[1]) if len(fields) == 3 and fields[1].isdigit() else None
-
-
-def _explain(path: Path, error: OSError) -> str:
+def _kmsg_problem(path: Path, error: OSError, *, fallback: bool) -> str:
     hint = {
-        errno.EPERM: "the agent's container must be privileged to read it",
-        errno.EACCES: "the agent's container must be privileged to read it",
+        errno.EPERM: _UNPRIVILEGED,
+        errno.EACCES: _UNPRIVILEGED,
         errno.ENOENT: "mount it from the node, or name another one with --kmsg",
     }.get(error.errno or 0, "XID errors cannot be seen")
+    if not fallback and hint is _UNPRIVILEGED:
+        hint += ", or name the node's journal with --journal"
     return f"{path} could not be read ({error.strerror or error}): {hint}"
+
+
+def _journal_problem(path: Path, error: OSError) -> str:
+    hint = "mount the node's journal there, or name it with --journal"
+    if error.errno == errno.EPIPE:
+        hint = "it is tried again"
+    return f"nor the journal in {path} ({error.strerror or error}): {hint}"

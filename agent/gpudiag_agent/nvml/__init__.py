@@ -4,5 +4,6 @@ An NVML call can block for ever in the kernel (process state D), and no thread t
 ``child`` run in a process of their own, and ``source`` in the agent asks it for samples with a deadline.
 
     agent     source ── process ──┐  frames over pipes
-    child     child ── reader ── device, fields, mig ── call ── pynvml ── libnvidia-ml.so.1
+    child     child ── reader ── device ── identity, sensors, memory, pcie, links …
+    call      makes each call safe ── pynvml ── libnvidia-ml.so.1
 """

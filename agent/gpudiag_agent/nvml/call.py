@@ -21,6 +21,7 @@ DRIVER_NOT_LOADED = 9
 TIMEOUT = 10
 LIBRARY_NOT_FOUND = 12
 FUNCTION_NOT_FOUND = 13
+CORRUPTED_INFOROM = 14
 LIB_RM_VERSION_MISMATCH = 18
 VGPU_ECC_NOT_SUPPORTED = 22
 ARGUMENT_VERSION_MISMATCH = 25
@@ -30,8 +31,8 @@ UNSUPPORTED = frozenset(
     {NOT_SUPPORTED, FUNCTION_NOT_FOUND, VGPU_ECC_NOT_SUPPORTED, ARGUMENT_VERSION_MISMATCH, DEPRECATED}
 )
 
-_ABOUT_THE_GPU = frozenset({NVML_ERROR_GPU_IS_LOST, NVML_ERROR_RESET_REQUIRED})
-"""Codes that another way to ask will not change."""
+ABOUT_THE_GPU = frozenset({NVML_ERROR_GPU_IS_LOST, NVML_ERROR_RESET_REQUIRED})
+"""Codes that another way to ask will not change, and that count whatever was asked."""
 
 _NAMES: dict[int, str] = {
     value: name for name, value in vars(pynvml).items() if name.startswith("NVML_ERROR_") and isinstance(value, int)
@@ -85,6 +86,20 @@ class Caller:
             self.failed(name, code)
         return value
 
+    def detail(self, name: str, *arguments: Any) -> Any | None:
+        """The value of a call that drivers may refuse for many reasons, none of which says that the GPU is ill.
+
+        Only a GPU that is lost or wants a reset is an error here: an odd answer about a detail is no alarm.
+        """
+        value, code = attempt(name, *arguments)
+        self.weigh(name, code)
+        return value
+
+    def weigh(self, name: str, code: int) -> None:
+        """Keep the code of such a call where it is about the GPU as a whole."""
+        if code in ABOUT_THE_GPU:
+            self.failed(name, code)
+
     def failed(self, name: str, code: int) -> None:
         """Keep an error of the GPU."""
         self._errors.setdefault((name, code), CallError(call=name, code=code, name=error_name(code)))
@@ -100,7 +115,7 @@ class Caller:
             if not code:
                 return value
             failures.append((name, code))
-            if code in _ABOUT_THE_GPU:
+            if code in ABOUT_THE_GPU:
                 break
         for name, code in failures:
             if code not in UNSUPPORTED:

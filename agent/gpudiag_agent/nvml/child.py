@@ -1,7 +1,8 @@
 """The process that calls NVML: ``python -m gpudiag_agent.nvml.child``.
 
-It greets with an empty frame once it can be asked; from then on one byte in means one frame out. The greeting tells a
-slow start, which is the node's doing, from a slow driver.
+It greets with an empty frame once it can be asked; from then on one byte in means one frame out: ``QUICK`` for what
+changes all the time, any other for everything. The greeting tells a slow start, which is the node's doing, from a slow
+driver.
 
 Small on purpose (no asyncio, no aiohttp): it is half of what the agent costs every node. It ends when its input
 ends, and the kernel kills it should the agent die while it is stuck in a call.
@@ -12,7 +13,7 @@ import os
 import signal
 import sys
 
-from gpudiag_agent.nvml.frames import GREETING, encode
+from gpudiag_agent.nvml.frames import GREETING, QUICK, encode
 from gpudiag_agent.nvml.reader import read_sample
 
 _PR_SET_PDEATHSIG = 1
@@ -29,8 +30,8 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
         _write(answers, GREETING)
-        while os.read(requests, 1):
-            _write(answers, encode(read_sample()))
+        while request := os.read(requests, 1):
+            _write(answers, encode(read_sample(full=request != QUICK)))
     except (BrokenPipeError, ConnectionResetError):
         # Nobody is left to answer to.
         return

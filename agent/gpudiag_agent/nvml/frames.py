@@ -4,13 +4,17 @@ import msgspec
 
 from gpudiag_agent.sample import Sample
 
-MAX_FRAME_BYTES = 1 << 20
-"""A sample of 64 GPUs with 16 MIG devices each is about 200 KiB."""
+MAX_FRAME_BYTES = 4 << 20
+"""64 GPUs with all the links, MIG devices and processes that the reader takes are below 3 MiB; 8 GPUs with 18 links
+each are 60 KiB."""
 
 HEADER_BYTES = 4
 
 GREETING = bytes(HEADER_BYTES)
 """An empty frame: the child is ready to be asked."""
+
+FULL, QUICK = b"f", b"q"
+"""Requests: everything, or only what changes from one look to the next."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Sample)

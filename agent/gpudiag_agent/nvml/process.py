@@ -31,8 +31,11 @@ class Child(Protocol):
         """
         ...
 
-    async def sample(self) -> Sample:
+    async def sample(self, *, full: bool) -> Sample:
         """Ask for one sample; waits for as long as the driver does.
+
+        Args:
+            full: also what lasts (``lasting``), which takes longer.
 
         Raises:
             ChildDiedError: the process ended, or does not speak the protocol.
@@ -100,12 +103,12 @@ class NVMLChild:
         if await self._frame():
             raise ChildDiedError("it did not greet")
 
-    async def sample(self) -> Sample:
+    async def sample(self, *, full: bool) -> Sample:
         """See ``Child``."""
         stdin = self._process.stdin
         assert stdin is not None
         try:
-            stdin.write(b"?")
+            stdin.write(frames.FULL if full else frames.QUICK)
             await stdin.drain()
             return frames.decode(await self._frame())
         except (ConnectionError, frames.FrameError) as error:

@@ -59,33 +59,39 @@ _ABOUT_THE_AGENT = frozenset({call.NO_PERMISSION, call.FUNCTION_NOT_FOUND, call.
 """Codes that, given for every single GPU, say something about the container or the library."""
 
 
-def read_sample() -> Sample:
-    """Look once. Blocks for as long as the driver does; never raises for a fault of driver or GPUs."""
+def read_sample(*, full: bool = True) -> Sample:
+    """Look once. Blocks for as long as the driver does; never raises for a fault of driver or GPUs.
+
+    Args:
+        full: also what lasts from one look to the next (``lasting``).
+    """
     code = _initialise()
     if code:
         return _faulty(code, "nvmlInit")
     try:
-        return _read()
+        return _read(full=full)
     finally:
         call.attempt("nvmlShutdown")
 
 
-def _read() -> Sample:
+def _read(*, full: bool) -> Sample:
     count, code = call.attempt("nvmlDeviceGetCount")
     if code:
         return _faulty(code, "nvmlDeviceGetCount")
-    versions: dict[str, Any] = {
+    node: dict[str, Any] = {
         "driver_version": _version("nvmlSystemGetDriverVersion"),
         "nvml_version": _version("nvmlSystemGetNVMLVersion"),
         "cuda_version": _cuda_version(),
+        "excluded_gpus": values.rows(call.attempt("nvmlGetExcludedDeviceCount")[0]),
+        **_confidential(),
     }
     if count == 0:
-        return Sample(taken_at=time.time(), **versions, fault=SourceFault(Capability.NO_GPUS, _NO_GPUS))
-    gpus = tuple(read_device(index) for index in range(min(count, _MAX_GPUS)))
+        return Sample(taken_at=time.time(), **node, fault=SourceFault(Capability.NO_GPUS, _NO_GPUS))
+    gpus = tuple(read_device(index, full=full) for index in range(min(count, _MAX_GPUS)))
     code = _refused(gpus)
     if code:
-        return _faulty(code, "nvmlDeviceGetHandleByIndex, for every GPU,", **versions)
-    return Sample(taken_at=time.time(), **versions, gpus=gpus)
+        return _faulty(code, "nvmlDeviceGetHandleByIndex, for every GPU,", **node)
+    return Sample(taken_at=time.time(), **node, gpus=gpus)
 
 
 def _initialise() -> int:
@@ -112,6 +118,14 @@ def _version(function: str) -> str | None:
     return values.word(call.attempt(function)[0]) or None
 
 
+def _confidential() -> dict[str, bool | None]:
+    """Whether the system computes confidentially; only then whether its GPUs take work."""
+    state, _ = call.attempt("nvmlSystemGetConfComputeState")
+    enabled = None if state is None else values.flag(state.ccFeature)
+    ready = call.attempt("nvmlSystemGetConfComputeGpusReadyState")[0] if enabled else None
+    return {"confidential_compute": enabled, "confidential_compute_ready": values.flag(ready)}
+
+
 def _cuda_version() -> str | None:
     """NVML writes 12.8 as 12080."""
     for function in ("nvmlSystemGetCudaDriverVersion_v2", "nvmlSystemGetCudaDriverVersion"):
@@ -121,12 +135,12 @@ def _cuda_version() -> str | None:
     return None
 
 
-def _faulty(code: int, what: str, **versions: Any) -> Sample:
+def _faulty(code: int, what: str, **node: Any) -> Sample:
     reason, advice = _FAULTS.get(code, _OTHERWISE)
     answered = f"{what} answered {call.error_name(code)} ({code})."
     if code == call.LIBRARY_NOT_FOUND:
         answered = f"{_LIBRARY} could not be loaded ({_why_not_loaded()})."
-    return Sample(taken_at=time.time(), **versions, fault=SourceFault(reason, f"{answered} {advice}"))
+    return Sample(taken_at=time.time(), **node, fault=SourceFault(reason, f"{answered} {advice}"))
 
 
 def _why_not_loaded() -> str:

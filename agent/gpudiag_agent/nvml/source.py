@@ -20,12 +20,15 @@ from collections.abc import Callable
 import msgspec
 
 from gpudiag_agent.nvml import verdicts
+from gpudiag_agent.nvml.lasting import Lasting
 from gpudiag_agent.nvml.process import Child, ChildDiedError, NVMLChild, Spawn
 from gpudiag_agent.sample import GPUSample, Sample, SourceFault
 from gpudiag_api.vocabulary import Capability
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
+_FULL_FACTOR = 2
+"""A full look reads flash memory, and the first may have to wake the GPUs; a hang is still told in three deadlines."""
 _FAREWELL_SECONDS = 0.5
 """A child that is not in a call ends within milliseconds of being let go."""
 
@@ -34,7 +37,7 @@ class NVMLSource:
     """A ``Source`` over a killable child process.
 
     Args:
-        deadline: seconds that one look may take.
+        deadline: seconds that one look may take; a full one (``lasting``) twice that.
         start_deadline: seconds that a new child may take to start Python, which says nothing about the driver.
         grace: seconds that a killed child may take to die before it is abandoned.
         spawn: starts a child; tests put their own here.
@@ -62,6 +65,7 @@ class NVMLSource:
         self._not_before = float("-inf")
         self._fault = verdicts.silent(deadline)
         self._known: dict[int, GPUSample] = {}
+        self._lasting = Lasting(monotonic)
         self._lock = asyncio.Lock()
         self._closed = False
 
@@ -88,7 +92,8 @@ class NVMLSource:
                 self._child = None
             if self._child is None and self._monotonic() < self._not_before:
                 return _faulty(self._fault)
-            return self._named(await self._look())
+            full = self._lasting.due
+            return self._lasting.complete(self._named(await self._look(full=full)), full=full)
 
     async def close(self) -> None:
         """See ``Source``. A look that is under way is ended; an unkillable child costs ``grace``, then is left."""
@@ -103,17 +108,18 @@ class NVMLSource:
         if self._dying is not None:
             self._dying.cancel()
 
-    async def _look(self) -> Sample:
+    async def _look(self, *, full: bool) -> Sample:
         answered = False
+        deadline = self._deadline * (_FULL_FACTOR if full else 1)
         try:
             child = await self._ready_child()
-            async with asyncio.timeout(self._deadline):
-                sample = await child.sample()
+            async with asyncio.timeout(deadline):
+                sample = await child.sample(full=full)
             answered = True
         except _NotStartedError:
             return await self._replace(verdicts.slow_start(self._start_deadline))
         except TimeoutError:
-            return await self._replace(verdicts.silent(self._deadline))
+            return await self._replace(verdicts.silent(deadline))
         except ChildDiedError as error:
             return await self._mourn(str(error))
         except OSError as error:
@@ -122,7 +128,7 @@ class NVMLSource:
             if not answered and self._child is not None:
                 # Cancelled in the middle: the answer that still comes would be taken for the next one.
                 self._condemn(self._child)
-                self._fault = verdicts.silent(self._deadline)
+                self._fault = verdicts.silent(deadline)
         self._failures = 0
         if sample.fault is not None and sample.fault.reason is not Capability.NO_GPUS:
             self._child = None
@@ -184,6 +190,8 @@ class NVMLSource:
 
     def _condemn(self, child: Child) -> None:
         """Kill without waiting: from here on the child counts as dying, whoever is cancelled."""
+        # Let go as well: one that could not be killed then ends by itself when the driver lets go of it.
+        child.release()
         child.kill()
         if self._child is child:
             self._child = None

@@ -10,6 +10,8 @@ from typing import Any
 from gpudiag_api.pci import normalise
 
 _MAX_CELSIUS = 200
+MAX_MILLIWATTS = 10_000_000
+MAX_MHZ = 100_000
 _MAX_BYTES = 1 << 50
 _MAX_COUNT = (1 << 63) - 1
 _MAX_ROWS = (1 << 31) - 1
@@ -53,6 +55,18 @@ def count(value: int | None) -> int | None:
 def rows(value: int | None) -> int | None:
     """A 32-bit counter; all bits set is none."""
     return within(value, 0, _MAX_ROWS)
+
+
+def setting(value: int | None, highest: int) -> int | None:
+    """A number that is never 0 where there is one: a limit, a clock that was set, a width, a generation."""
+    return within(value, 1, highest)
+
+
+def bit_error_rate(value: int | None) -> float | None:
+    """The encoding of the NVLink 5 fields: bits 8 to 11 times ten to the minus bits 0 to 7 (NVML_NVLINK_BER_*)."""
+    if value is None or not 0 <= value < 1 << 12:
+        return None
+    return (value >> 8) * 10.0 ** -(value & 0xFF)
 
 
 def flag(value: int | None) -> bool | None:

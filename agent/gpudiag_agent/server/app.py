@@ -1,8 +1,6 @@
 """The paths of the HTTP contract."""
 
 import functools
-import gzip
-from collections.abc import Callable
 
 import msgspec
 from aiohttp import web
@@ -10,10 +8,10 @@ from aiohttp import web
 from gpudiag_agent.publisher import Publisher, Snapshot, TooManyWaitersError
 from gpudiag_agent.sampler import Sampler
 from gpudiag_agent.server import middleware, negotiation, openapi, query
+from gpudiag_agent.server.answers import JSON, compressible
+from gpudiag_agent.server.details import Details
 from gpudiag_agent.server.metrics import Metrics
 from gpudiag_agent.server.problems import unavailable
-
-_JSON = "application/json"
 
 
 class Server:
@@ -23,18 +21,21 @@ class Server:
         publisher: has the report.
         sampler: for ``?fresh=true``.
         metrics: for ``/metrics``, and counts requests.
+        details: the paths besides the report.
     """
 
-    def __init__(self, *, publisher: Publisher, sampler: Sampler, metrics: Metrics) -> None:
+    def __init__(self, *, publisher: Publisher, sampler: Sampler, metrics: Metrics, details: Details) -> None:
         self._publisher = publisher
         self._sampler = sampler
         self._metrics = metrics
+        self._details = details
 
     def application(self) -> web.Application:
         """The aiohttp application."""
         answers = middleware.answers(sampled_at=self._sampled_at, count=self._metrics.answered)
         app = web.Application(middlewares=[answers], client_max_size=1)
         app.router.add_get("/v1/report", self._report)
+        self._details.add_to(app)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics_page)
@@ -56,8 +57,8 @@ class Server:
                 current = await self._changed(asked.wait)
             if negotiation.matches(known, current.etag):
                 return web.Response(status=304, headers=_caching(current))
-        return _compressible(
-            request, current.body, _JSON, headers=_caching(current), compressed=lambda: current.compressed
+        return compressible(
+            request, current.body, JSON, headers=_caching(current), compressed=lambda: current.compressed
         )
 
     async def _changed(self, seconds: float) -> Snapshot:
@@ -84,11 +85,11 @@ class Server:
     async def _metrics_page(self, request: web.Request) -> web.Response:
         query.known(request.query.items(), ())
         page = self._metrics.page()
-        return _compressible(request, page, "text/plain; version=0.0.4", charset="utf-8")
+        return compressible(request, page, "text/plain; version=0.0.4", charset="utf-8")
 
     async def _openapi(self, request: web.Request) -> web.Response:
         query.known(request.query.items(), ())
-        return _compressible(request, _document(), _JSON)
+        return compressible(request, _document(), JSON)
 
 
 @functools.cache
@@ -101,22 +102,4 @@ def _caching(snapshot: Snapshot) -> dict[str, str]:
 
 
 def _json(content: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(content), content_type=_JSON, headers={"Cache-Control": "no-store"})
-
-
-def _compressible(
-    request: web.Request,
-    body: bytes,
-    content_type: str,
-    *,
-    charset: str | None = None,
-    headers: dict[str, str] | None = None,
-    compressed: Callable[[], bytes] | None = None,
-) -> web.Response:
-    head = {"Vary": "Accept-Encoding", **(headers or {})}
-    head["Content-Type"] = content_type if charset is None else f"{content_type}; charset={charset}"
-    wanted = negotiation.accepts_gzip(request.headers.get("Accept-Encoding", ""))
-    if wanted and len(body) >= negotiation.COMPRESS_FROM:
-        head["Content-Encoding"] = "gzip"
-        body = compressed() if compressed is not None else gzip.compress(body, 5, mtime=0)
-    return web.Response(body=body, headers=head)
+    return web.Response(body=msgspec.json.encode(content), content_type=JSON, headers={"Cache-Control": "no-store"})

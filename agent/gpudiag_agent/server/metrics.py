@@ -16,29 +16,12 @@ from prometheus_client.registry import Collector
 from gpudiag_agent.assess import Assessor
 from gpudiag_agent.clock import Clock
 from gpudiag_agent.publisher import Publisher
-from gpudiag_agent.sample import GPUSample, Sample
+from gpudiag_agent.sample import Sample
+from gpudiag_agent.server import dcgm, measured
+from gpudiag_agent.server.measured import LABELS
 from gpudiag_api.vocabulary import Check, Health
 from gpudiag_api.wire import Report
 
-_LABELS = ["uuid", "gpu"]
-_GAUGES: tuple[tuple[str, str, Callable[[GPUSample], float | None]], ...] = (
-    ("temperature_celsius", "Temperature of the GPU.", lambda gpu: gpu.temperature_celsius),
-    ("memory_temperature_celsius", "Temperature of its memory.", lambda gpu: gpu.memory_temperature_celsius),
-    ("thermal_margin_celsius", "Degrees left until it slows down.", lambda gpu: gpu.thermal_margin_celsius),
-    ("power_watts", "Power drawn.", lambda gpu: _scaled(gpu.power_milliwatts, 1000)),
-    ("power_limit_watts", "Enforced power limit.", lambda gpu: _scaled(gpu.power_limit_milliwatts, 1000)),
-    ("utilization_ratio", "Share of time with a kernel running.", lambda gpu: _scaled(gpu.utilization_percent, 100)),
-    ("memory_used_bytes", "Memory in use.", lambda gpu: gpu.memory_used_bytes),
-    ("memory_total_bytes", "Memory.", lambda gpu: gpu.memory_total_bytes),
-    ("sm_clock_hertz", "Clock of the streaming multiprocessors.", lambda gpu: _scaled(gpu.sm_clock_mhz, 1e-6)),
-    ("remap_pending", "1: a memory row is remapped at the next reset.", lambda gpu: gpu.remap_pending),
-    ("remap_failure", "1: a memory row could not be remapped.", lambda gpu: gpu.remap_failure),
-)  # fmt: skip
-_ECC: tuple[tuple[str, str, Callable[[GPUSample], int | None]], ...] = (
-    ("corrected", "volatile", lambda gpu: gpu.ecc_corrected_volatile),
-    ("uncorrected", "volatile", lambda gpu: gpu.ecc_uncorrected_volatile),
-    ("uncorrected", "aggregate", lambda gpu: gpu.ecc_uncorrected_aggregate),
-)
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -50,16 +33,25 @@ class Metrics:
         publisher: has the latest report.
         clock: for ages.
         lost_records: how many records of the kernel log were overwritten unread.
+        failed_state_writes: how often what must survive a restart could not be written.
+        dcgm_host_label: name of the host label of series with dcgm-exporter's names; None: no such series.
     """
 
     def __init__(
-        self, *, assessor: Assessor, publisher: Publisher, clock: Clock, lost_records: Callable[[], int]
+        self,
+        *,
+        assessor: Assessor,
+        publisher: Publisher,
+        clock: Clock,
+        lost_records: Callable[[], int],
+        failed_state_writes: Callable[[], int] = lambda: 0,
+        dcgm_host_label: str | None = None,
     ) -> None:
         # Their "created" series are one more per counter, and nobody asks for them.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self._registry.register(_Node(assessor, publisher, clock, lost_records))
+        self._registry.register(_Node(assessor, publisher, clock, lost_records, failed_state_writes, dcgm_host_label))
         self._requests = Counter(
             "gpudiag_agent_http_requests", "Answers by path and status.", ["path", "code"], registry=self._registry
         )
@@ -90,11 +82,21 @@ class Metrics:
 class _Node(Collector):
     """Series made from the latest sample and report."""
 
-    def __init__(self, assessor: Assessor, publisher: Publisher, clock: Clock, lost_records: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        assessor: Assessor,
+        publisher: Publisher,
+        clock: Clock,
+        lost_records: Callable[[], int],
+        failed_state_writes: Callable[[], int],
+        dcgm_host_label: str | None,
+    ) -> None:
         self._assessor = assessor
         self._publisher = publisher
         self._clock = clock
         self._lost_records = lost_records
+        self._failed_state_writes = failed_state_writes
+        self._dcgm = dcgm_host_label
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the series depend on the GPUs there are."""
@@ -103,11 +105,13 @@ class _Node(Collector):
     def collect(self) -> Iterator[Metric]:
         """All series of this moment."""
         sample = self._assessor.sample
-        yield from _measured(sample.gpus if sample is not None else ())
+        yield from measured.families(sample.gpus if sample is not None else ())
         yield self._xids()
         report = self._publisher.current.report if self._publisher.current else None
         if report is not None:
             yield from _judged(report)
+            if self._dcgm is not None and sample is not None:
+                yield from self._as_dcgm(sample, report, self._dcgm)
         yield from self._agent(sample)
 
     def _xids(self) -> Metric:
@@ -120,12 +124,32 @@ class _Node(Collector):
             family.add_metric([uuid, pci, str(code)], count)
         return family
 
+    def _as_dcgm(self, sample: Sample, report: Report, host_label: str) -> Iterator[Metric]:
+        last = {event.subject.gpu_uuid: event.code for event in reversed(report.xids) if event.subject.gpu_uuid}
+        return dcgm.series(
+            sample,
+            node_name=report.agent.node_name,
+            allocations=report.allocations,
+            last_xids=last,
+            host_label=host_label,
+        )
+
     def _agent(self, sample: Sample | None) -> Iterator[Metric]:
         yield _single("gpudiag_agent_waiting_requests", "Long polls that wait now.", self._publisher.waiting)
         yield CounterMetricFamily(
             "gpudiag_agent_kernel_log_lost_records",
             "Records of the kernel log that were overwritten unread.",
             value=self._lost_records(),
+        )
+        yield CounterMetricFamily(
+            "gpudiag_agent_state_write_failures",
+            "Writes to --state-dir that failed: after a restart the agent begins where it last wrote.",
+            value=self._failed_state_writes(),
+        )
+        yield _single(
+            "gpudiag_agent_config_last_reload_successful",
+            "0: the thresholds file as it is now is not used, see the log; those before it are.",
+            self._assessor.thresholds_problem is None,
         )
         answered_at = self._assessor.answered_at
         if answered_at is not None:
@@ -148,37 +172,18 @@ class _Node(Collector):
         yield from (up, success)
 
 
-def _measured(gpus: Iterable[GPUSample]) -> Iterator[Metric]:
-    gpus = tuple(gpus)
-    for name, text, read in _GAUGES:
-        family = GaugeMetricFamily(f"gpudiag_gpu_{name}", text, labels=_LABELS)
-        for gpu in gpus:
-            value = read(gpu)
-            if value is not None:  # Unsupported is absent, never zero.
-                family.add_metric([gpu.uuid, str(gpu.index)], value)
-        yield family
-    ecc = CounterMetricFamily(
-        "gpudiag_gpu_ecc_errors",
-        "Memory errors: volatile since the driver was loaded, aggregate over the life of the board.",
-        labels=[*_LABELS, "type", "scope"],
-    )
-    for gpu in gpus:
-        for kind, scope, count in _ECC:
-            errors = count(gpu)
-            if errors is not None:
-                ecc.add_metric([gpu.uuid, str(gpu.index), kind, scope], errors)
-    yield ecc
-
-
 def _judged(report: Report) -> Iterator[Metric]:
-    info = GaugeMetricFamily("gpudiag_gpu_info", "Identity of a GPU.", labels=[*_LABELS, "pci", "model"])
-    health = GaugeMetricFamily("gpudiag_gpu_health", "1 for the GPU's health.", labels=[*_LABELS, "health"])
+    info = GaugeMetricFamily("gpudiag_gpu_info", "Identity of a GPU.", labels=[*LABELS, "pci", "model"])
+    health = GaugeMetricFamily("gpudiag_gpu_health", "1 for the GPU's health.", labels=[*LABELS, "health"])
+    scores = GaugeMetricFamily("gpudiag_gpu_health_score", "Health score, 0 to 100.", labels=LABELS)
     for gpu in report.gpus:
+        if gpu.score is not None:
+            scores.add_metric([gpu.uuid, str(gpu.index)], gpu.score)
         info.add_metric([gpu.uuid, str(gpu.index), gpu.pci, gpu.model], 1)
         for state in Health:
             health.add_metric([gpu.uuid, str(gpu.index), str(state)], gpu.health == state)
     findings = GaugeMetricFamily(
-        "gpudiag_gpu_finding", "1 for every finding.", labels=[*_LABELS, "check", "reason", "severity"]
+        "gpudiag_gpu_finding", "1 for every finding.", labels=[*LABELS, "check", "reason", "severity"]
     )
     seen = set()
     for finding in report.findings:
@@ -188,7 +193,7 @@ def _judged(report: Report) -> Iterator[Metric]:
         if labels not in seen:
             seen.add(labels)
             findings.add_metric(labels, 1)
-    yield from (info, health, findings)
+    yield from (info, health, scores, findings)
     driver = GaugeMetricFamily("gpudiag_agent_info", "Versions.", labels=["version", "driver", "cuda", "source"])
     versions = [report.agent.version, report.driver.version or "", report.driver.cuda_version or ""]
     driver.add_metric([*versions, str(report.agent.source)], 1)
@@ -203,7 +208,3 @@ def _result(sample: Sample | None) -> str:
 
 def _single(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=value)
-
-
-def _scaled(value: int | None, divisor: float) -> float | None:
-    return None if value is None else value / divisor

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+from gpudiag_agent.recorder.recorder import MAX_POINTS
+from gpudiag_agent.recorder.xid_log import MAX_EVENTS
 from gpudiag_api.version import __version__
-from gpudiag_api.wire import Report
+from gpudiag_api.wire import ProcessesAnswer, Report, TimelineAnswer, TopologyAnswer, XIDsAnswer
 
 _ID = {"type": "string", "maxLength": 128}
 _HEADERS: dict[str, object] = {
@@ -52,10 +54,46 @@ def _get(summary: str, answers: dict[str, object], parameters: list[object] | No
     return {"get": {"summary": summary, "parameters": parameters or [], "responses": responses}}
 
 
+def _detail(
+    summary: str,
+    schema: dict[str, object],
+    parameters: list[object] | None = None,
+    more: dict[str, object] | None = None,
+) -> dict[str, object]:
+    answers = {
+        "200": _answer(f"{summary}.", {"application/json": {"schema": schema}}),
+        "503": _problem("The first sample is not finished."),
+    }
+    return _get(summary, {**answers, **(more or {})}, parameters)
+
+
+def _timeline(schema: dict[str, object]) -> dict[str, object]:
+    parameters: list[object] = [
+        _parameter("minutes", "query", "How far back.", type="integer", minimum=1, maximum=30, default=30),
+        _parameter("gpu", "query", "Index of the only GPU to show.", type="integer", minimum=0, maximum=255),
+        _parameter(
+            "points", "query", "At most so many per GPU.", type="integer", minimum=1, maximum=MAX_POINTS, default=60
+        ),
+    ]
+    return _detail("The flight recorder", schema, parameters, {"404": _problem("There is no such GPU.")})
+
+
+def _xids(schema: dict[str, object]) -> dict[str, object]:
+    parameters: list[object] = [
+        _parameter("since", "query", "The cursor of an earlier answer.", type="string", maxLength=63, default=""),
+        _parameter(
+            "limit", "query", "At most so many events.", type="integer", minimum=1, maximum=MAX_EVENTS, default=100
+        ),
+    ]
+    return _detail("XID errors: what is new or has repeated since a cursor", schema, parameters)
+
+
 def document() -> bytes:
     """The description as JSON."""
     json_object = {"application/json": {"schema": {"type": "object"}}}
-    (reference,), schemas = msgspec.json.schema_components((Report,), ref_template="#/components/schemas/{name}")
+    types = (Report, TimelineAnswer, XIDsAnswer, TopologyAnswer, ProcessesAnswer)
+    references, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    reference, timeline, xids, topology, processes = references
     report = _get(
         "The node's report",
         {
@@ -86,6 +124,10 @@ def document() -> bytes:
         },
         "paths": {
             "/v1/report": report,
+            "/v1/timeline": _timeline(timeline),
+            "/v1/xids": _xids(xids),
+            "/v1/topology": _detail("How the GPUs reach each other, and where they sit", topology),
+            "/v1/processes": _detail("The processes on the GPUs, with their Pods", processes),
             "/healthz": _get("Whether the process is alive", {"200": _answer("It is.", json_object)}),
             "/readyz": _get(
                 "Whether there is a report",

@@ -29,6 +29,11 @@ def bad_request(detail: str) -> ProblemError:
     return ProblemError(400, "Bad request", detail)
 
 
+def not_found(detail: str) -> ProblemError:
+    """A 404."""
+    return ProblemError(404, "Not found", detail)
+
+
 def unavailable(detail: str, *, retry_after: int = 1) -> ProblemError:
     """A 503; ``retry_after`` in seconds."""
     return ProblemError(503, "Not available now", detail, {"Retry-After": str(retry_after)})

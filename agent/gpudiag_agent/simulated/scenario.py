@@ -1,7 +1,8 @@
 """Scenario files: which GPUs there are, what they measure, what is wrong with them.
 
 YAML, or JSON by the suffix ``.json``. Field names are those of :class:`gpudiag_agent.sample.GPUSample` in camelCase.
-``defaults`` holds for every GPU, an entry of ``gpus`` changes single ones; ``null`` means "not supported".
+``defaults`` holds for every GPU, an entry of ``gpus`` changes single ones; ``null`` means "not supported". Of a value
+with parts, such as ``pcie``, an entry names only those that differ; of ``nvlinks`` and ``c2c`` the links by number.
 
     model: NVIDIA H100 80GB HBM3
     count: 8
@@ -9,6 +10,7 @@ YAML, or JSON by the suffix ``.json``. Field names are those of :class:`gpudiag_
     gpus:
       - {index: 3, lost: true}
       - {index: 5, temperatureCelsius: 91, clockEventReasons: 0x40}
+      - {index: 6, pcie: {width: 8}, nvlinks: [{link: 3, active: false}]}
     kernelLog:
       - "NVRM: Xid (PCI:0000:0d:00): 79, GPU has fallen off the bus."
 """
@@ -20,90 +22,24 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
-from gpudiag_api.naming import camel
+from gpudiag_agent.simulated.values import GPUChange, Part, Values, inherit
 from gpudiag_api.vocabulary import Capability
 
 BUILT_IN = Path(__file__).with_name("scenarios")
 DEFAULT = "h100-8"
 
-Whole = int | None | UnsetType
-Flag = bool | None | UnsetType
-Index = Annotated[int, msgspec.Meta(ge=0, le=63)]
 Blinding = Capability
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, rename=camel, forbid_unknown_fields=True):
-    """Shared settings: camelCase, and a misspelt field is an error."""
-
-
-class MIGSlice(_Part, frozen=True, kw_only=True):
-    """Some MIG devices of one profile."""
-
-    profile: str
-    count: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
-    memory_bytes: int | None = None
-
-
-class Values(_Part, frozen=True, kw_only=True):
-    """What one GPU says. Fields left out keep the value of ``defaults``; there, they are not supported."""
-
-    memory_total_bytes: Whole = UNSET
-    memory_used_bytes: Whole = UNSET
-    mig_current: Flag = UNSET
-    mig_pending: Flag = UNSET
-    temperature_celsius: Whole = UNSET
-    temperature_slowdown_celsius: Whole = UNSET
-    temperature_shutdown_celsius: Whole = UNSET
-    temperature_max_celsius: Whole = UNSET
-    memory_temperature_celsius: Whole = UNSET
-    memory_temperature_max_celsius: Whole = UNSET
-    thermal_margin_celsius: Whole = UNSET
-    thermal_margin_slowdown_celsius: Whole = UNSET
-    power_milliwatts: Whole = UNSET
-    power_limit_milliwatts: Whole = UNSET
-    utilization_percent: Whole = UNSET
-    sm_clock_mhz: Whole = UNSET
-    performance_state: Whole = UNSET
-    clock_event_reasons: Whole = UNSET
-    ecc_current: Flag = UNSET
-    ecc_pending: Flag = UNSET
-    ecc_uncorrected_volatile: Whole = UNSET
-    ecc_corrected_volatile: Whole = UNSET
-    ecc_uncorrected_aggregate: Whole = UNSET
-    remapped_rows_corrected: Whole = UNSET
-    remapped_rows_uncorrected: Whole = UNSET
-    remap_pending: Flag = UNSET
-    remap_failure: Flag = UNSET
-    recovery_action: Whole = UNSET
-    mig: tuple[MIGSlice, ...] | UnsetType = UNSET
-
-
-class GPUChange(Values, frozen=True, kw_only=True):
-    """One GPU that differs from ``defaults``."""
-
-    index: Index
-    model: str | UnsetType = UNSET
-    uuid: str | UnsetType = UNSET
-    pci: str | UnsetType = UNSET
-    serial: str | UnsetType = UNSET
-    lost: bool = False
-    """Every call says GPU_IS_LOST (NVML error 15)."""
-    reset_required: bool = False
-    """Every call says RESET_REQUIRED (NVML error 16)."""
-    absent: bool = False
-    """NVML does not list it."""
-
-
-class Fault(_Part, frozen=True, kw_only=True):
+class Fault(Part, frozen=True, kw_only=True):
     """Nothing can be read at all."""
 
     reason: Blinding
     message: str = "The scenario says so."
 
 
-class Scenario(_Part, frozen=True, kw_only=True):
+class Scenario(Part, frozen=True, kw_only=True):
     """A whole node."""
 
     model: str
@@ -111,6 +47,9 @@ class Scenario(_Part, frozen=True, kw_only=True):
     driver_version: str = "570.133.20"
     cuda_version: str = "12.8"
     nvml_version: str = "12.570.133.20"
+    excluded_gpus: int | None = None
+    confidential_compute: bool | None = None
+    confidential_compute_ready: bool | None = None
     defaults: Values = Values()
     gpus: tuple[GPUChange, ...] = ()
     fault: Fault | None = None
@@ -166,7 +105,7 @@ def load(path: Path) -> Scenario:
 def _convert(path: Path) -> Scenario:
     raw = path.read_bytes()
     if path.suffix == ".json":
-        return msgspec.json.decode(raw, type=Scenario)
+        return msgspec.convert(inherit(msgspec.json.decode(raw)), Scenario)
     import yaml  # noqa: PLC0415 - only who simulates pays for it
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -174,7 +113,7 @@ def _convert(path: Path) -> Scenario:
         document = yaml.load(raw, loader)  # noqa: S506 - both are safe loaders
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
-    return msgspec.convert(document, Scenario)
+    return msgspec.convert(inherit(document), Scenario)
 
 
 def _explain(problem: str) -> str:

@@ -19,7 +19,8 @@ from gpudiag_agent.sample import (
     Sample,
     SourceFault,
 )
-from gpudiag_agent.simulated.scenario import GPUChange, MIGSlice, Scenario, ScenarioError, Values, load
+from gpudiag_agent.simulated.scenario import Scenario, ScenarioError, load
+from gpudiag_agent.simulated.values import GPUChange, MIGSlice, given
 from gpudiag_api.vocabulary import Capability
 
 _log = logging.getLogger(__name__)
@@ -28,8 +29,6 @@ DEADLINE = 5.0
 """Seconds after which a simulated driver counts as hung."""
 WATCH_PERIOD = 0.2
 """Seconds between two looks at the scenario file."""
-
-_VALUES = tuple(field.name for field in msgspec.structs.fields(Values) if field.name != "mig")
 
 
 class SimulatedSource:
@@ -67,6 +66,9 @@ class SimulatedSource:
             driver_version=scenario.driver_version,
             cuda_version=scenario.cuda_version,
             nvml_version=scenario.nvml_version,
+            excluded_gpus=scenario.excluded_gpus,
+            confidential_compute=scenario.confidential_compute,
+            confidential_compute_ready=scenario.confidential_compute_ready,
             gpus=tuple(
                 self._gpu(scenario, change)
                 for index in range(scenario.count)
@@ -128,7 +130,7 @@ class SimulatedSource:
         return msgspec.structs.replace(
             identity,
             mig=self._mig(change.index, slices or ()),
-            **{name: _value(change, scenario.defaults, name) for name in _VALUES},
+            **given(change, scenario.defaults),
         )
 
     def _mig(self, index: int, slices: tuple[MIGSlice, ...]) -> tuple[MIGDevice, ...]:
@@ -151,13 +153,6 @@ class SimulatedSource:
 
     def _digest(self, what: str) -> str:
         return hashlib.blake2b(f"{self._node_name}/{what}".encode(), digest_size=16).hexdigest()
-
-
-def _value(change: Values, defaults: Values, name: str) -> int | bool | None:
-    value = getattr(change, name)
-    if value is UNSET:
-        value = getattr(defaults, name)
-    return None if value is UNSET else value
 
 
 def _fault(scenario: Scenario) -> SourceFault | None:

@@ -28,6 +28,8 @@ class Subject(Model):
     """Serial number of the board, for the vendor."""
     mig_instance: Word | None = None
     """GPU instance and compute instance, for example gi1/ci0."""
+    link: Word | None = None
+    """A link or port of it, for example nvlink 3."""
 
 
 class Evidence(Model):
@@ -60,6 +62,8 @@ class Finding(Model):
     """One sentence for people."""
     subject: Subject = Subject()
     """What it is about."""
+    documentation: Name | None = None
+    """Where the check is explained, with its runbook."""
     evidence: Annotated[tuple[Evidence, ...], Field(json_schema_extra=ATOMIC)] = ()
     """What was measured."""
     first_seen: Timestamp | None = None
@@ -102,6 +106,8 @@ class GPU(Model):
     """Healthy, Degraded, Unhealthy or Unknown."""
     reason: Word | None = None
     """Why, when not Healthy: the reason of the worst finding, or why the GPU could not be read."""
+    score: int | None = None
+    """Health score from 0 to 100, as of this write; absent where the GPU could not be read."""
     mig_enabled: bool | None = None
     """Whether MIG mode is on; absent where the GPU has no MIG."""
     mig: Annotated[tuple[MIGInstance, ...], Field(json_schema_extra=ATOMIC)] = ()

@@ -127,6 +127,8 @@ class TimelinePoint(Model):
     """Memory in use in bytes."""
     sm_clock_mhz: float | None = None
     """SM clock in MHz."""
+    throttled: bool | None = None
+    """True where hardware held the clocks down."""
 
 
 class Timeline(Model):
@@ -138,6 +140,19 @@ class Timeline(Model):
     """Samples, oldest first, at most 60."""
 
 
+class Change(Model):
+    """Something that happened on the node meanwhile."""
+
+    at: Timestamp
+    """When (RFC 3339, UTC)."""
+    kind: Word
+    """xid, raised, cleared, health or driver."""
+    message: Text = ""
+    """What, in one sentence."""
+    gpu: int | None = None
+    """Index of the GPU; absent: the node."""
+
+
 class TopologyLink(Model):
     """A connection between two GPUs."""
 
@@ -146,9 +161,9 @@ class TopologyLink(Model):
     peer: int
     """Index of the other."""
     kind: Word
-    """NVLink or PCIe."""
+    """NVLink (direct), NVSwitch, PCIe (same NUMA node) or System (across CPUs)."""
     links: int = 1
-    """Number of active links."""
+    """Number of active NVLinks."""
 
 
 class GPUPlacement(Model):
@@ -160,8 +175,18 @@ class GPUPlacement(Model):
     """NUMA node of its slot."""
     pcie_generation: int | None = None
     """Current PCIe generation."""
+    pcie_generation_max: int | None = None
+    """PCIe generation that GPU and slot can do; the current one drops at idle."""
     pcie_width: int | None = None
     """Current PCIe width in lanes."""
+    pcie_width_max: int | None = None
+    """PCIe width that GPU and slot can do."""
+    nvlinks_active: int | None = None
+    """NVLinks that are up."""
+    nvlinks_total: int | None = None
+    """NVLinks that the GPU has."""
+    fabric: Word | None = None
+    """Registration in the NVSwitch fabric: NotStarted, InProgress or Completed."""
 
 
 class Topology(Model):
@@ -203,12 +228,16 @@ class NodeResult(Model):
     """The flight recorder, per GPU."""
     timeline_truncated: bool = False
     """Whether points were left out to stay within 64 KiB."""
+    changes: Annotated[tuple[Change, ...], Field(json_schema_extra=ATOMIC)] = ()
+    """What happened in the last half hour, oldest first, at most 32."""
     topology: Topology | None = None
     """How its GPUs are connected."""
     processes: Annotated[tuple[Process, ...], Field(json_schema_extra=ATOMIC)] = ()
     """Processes on its GPUs, at most 64."""
     processes_truncated: bool = False
     """Whether processes were left out."""
+    missing: Text | None = None
+    """Which parts the agent did not give, and why."""
 
 
 class HistoryEntry(Model):

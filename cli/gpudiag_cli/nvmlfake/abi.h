@@ -14,6 +14,7 @@ enum {
     NOT_FOUND = 6,
     INSUFFICIENT_SIZE = 7,
     DRIVER_NOT_LOADED = 9,
+    TIMEOUT = 10,
     FUNCTION_NOT_FOUND = 13,
     GPU_IS_LOST = 15,
     VERSION_MISMATCH = 25
@@ -66,6 +67,62 @@ struct field {
     int64_t timestamp, latency;
     unsigned int type, result;
     union field_number value;
+};
+
+/* Structs that pynvml hands over with their size and version filled in, and two that have none. */
+struct fabric_v1 {
+    unsigned char cluster[16];
+    unsigned int status;
+    uint32_t clique;
+    unsigned int state;
+};
+
+struct fabric_v2 {
+    unsigned int version;
+    unsigned char cluster[16];
+    unsigned int status;
+    uint32_t clique;
+    unsigned int state;
+    uint32_t mask;
+};
+
+struct fabric_v3 {
+    unsigned int version;
+    unsigned char cluster[16];
+    unsigned int status;
+    uint32_t clique;
+    unsigned int state;
+    uint32_t mask;
+    unsigned char summary;
+};
+
+struct sram_status {
+    unsigned int version;
+    uint64_t parity, secded, corrected, volatile_parity, volatile_secded, volatile_corrected;
+    uint64_t l2, sm, pcie, mcu, other;
+    unsigned int exceeded;
+};
+
+struct repair_status {
+    unsigned int version, channel, tpc;
+};
+
+struct unrepairable_memory {
+    unsigned int version, unrepairable;
+};
+
+struct row_histogram {
+    unsigned int max, high, partial, low, none;
+};
+
+struct process {
+    unsigned int pid;
+    uint64_t memory;
+    unsigned int gpu_instance, compute_instance;
+};
+
+struct conf_compute {
+    unsigned int environment, feature, devtools;
 };
 
 #endif

@@ -10,6 +10,8 @@ from pathlib import Path
 from gpudiag_cli.errors import CommandError
 
 _MACHINES = Path(__file__).parent / "machines"
+_GENERATIONS = Path(__file__).parent / "generations"
+"""What the GPUs of a generation can say, for machines and other generations to include."""
 _MIG_NAME = re.compile(r"gpu\.\*\.mig\.(\d+)\.name")
 
 Value = str | int | bool
@@ -39,13 +41,14 @@ class Machine:
         self.path = path
 
     @classmethod
-    def create(cls, name: str, path: Path, *, node: str = "node") -> "Machine":
+    def create(cls, name: str, path: Path, *, node: str = "node", load: bool = True) -> "Machine":
         """Write the state of a healthy machine.
 
         Args:
             name: one of :func:`machines`.
             path: where to.
             node: makes UUIDs and serial numbers unique per node, and the same after a restart.
+            load: whether its GPUs are at work, or idle.
 
         Raises:
             MachineError: there is no machine of that name.
@@ -53,7 +56,7 @@ class Machine:
         source = _MACHINES / f"{name}.state"
         if name not in machines():
             raise MachineError(f"There is no machine {name!r}: choose one of {', '.join(machines())}.")
-        state = _parse(source.read_text(encoding="utf-8"))
+        state = _load(source, "load" if load else "idle")
         machine = cls(path)
         machine._write({**state, **_identities(state, node)})
         return machine
@@ -92,6 +95,24 @@ class Machine:
         part = self.path.with_name(f".{self.path.name}.part")
         part.write_text("".join(f"{key}={value}\n" for key, value in state.items()), encoding="utf-8")
         part.replace(self.path)
+
+
+def _load(source: Path, section: str) -> dict[str, str]:
+    """The state in a file and in what it includes; of its sections only one, which counts after the rest.
+
+    ``include=hopper`` takes in ``generations/hopper.state``. ``[idle]`` and ``[load]`` begin a section. A file's lines
+    outweigh those of what it includes.
+    """
+    texts = {None: "", section: ""}
+    current: str | None = None
+    for line in source.read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            current = line.strip("[]")
+        elif current in texts:
+            texts[current] += f"{line}\n"
+    state = _parse(texts[None] + texts[section])
+    included = state.pop("include", None)
+    return state if included is None else {**_load(_GENERATIONS / f"{included}.state", section), **state}
 
 
 def _parse(text: str) -> dict[str, str]:

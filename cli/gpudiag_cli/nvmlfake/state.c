@@ -11,8 +11,9 @@
 enum { MAX_LINES = 8192, MAX_KEY = 192, MAX_BYTES = 1 << 20 };
 
 static char *content;
-static struct {
+static struct line {
     const char *key, *value;
+    int number;
 } lines[MAX_LINES];
 static int line_count;
 static struct stat seen;
@@ -22,43 +23,63 @@ static int unchanged(const struct stat *now) {
            now->st_mtim.tv_sec == seen.st_mtim.tv_sec && now->st_mtim.tv_nsec == seen.st_mtim.tv_nsec;
 }
 
-static void split(void) {
-    char *rest = content, *line;
-    line_count = 0;
-    while ((line = strsep(&rest, "\n")) && line_count < MAX_LINES) {
-        char *value = strchr(line, '=');
-        if (*line == '#' || !value)
-            continue;
-        *value = '\0';
-        lines[line_count].key = line;
-        lines[line_count++].value = value + 1;
-    }
+/* By key, and of equal keys the last line first. */
+static int compare(const void *one, const void *other) {
+    const struct line *a = one, *b = other;
+    int order = strcmp(a->key, b->key);
+    return order ? order : b->number - a->number;
 }
 
-int state_refresh(void) {
-    const char *path = getenv("GPUDIAG_NVMLFAKE_STATE");
+static void split(void) {
+    char *rest = content, *text;
+    line_count = 0;
+    while ((text = strsep(&rest, "\n")) && line_count < MAX_LINES) {
+        char *value = strchr(text, '=');
+        if (*text == '#' || !value)
+            continue;
+        *value = '\0';
+        lines[line_count] = (struct line){text, value + 1, line_count};
+        line_count++;
+    }
+    qsort(lines, (size_t)line_count, sizeof *lines, compare);
+}
+
+static int load(const char *path) {
+    FILE *file = fopen(path, "re");
     struct stat now;
-    FILE *file = path ? fopen(path, "re") : NULL;
+    size_t length = 0;
     if (!file)
         return 0;
-    if (fstat(fileno(file), &now) == 0 && !unchanged(&now)) {
-        free(content);
-        content = calloc(1, MAX_BYTES);
-        if (content)
-            fread(content, 1, MAX_BYTES - 1, file);
+    free(content);
+    content = calloc(1, MAX_BYTES);
+    if (content && fstat(fileno(file), &now) == 0) {
+        length = fread(content, 1, MAX_BYTES - 1, file);
+        content[length] = '\0';
         seen = now;
-        if (content)
-            split();
+        split();
     }
     fclose(file);
     return content != NULL;
 }
 
+int state_refresh(void) {
+    const char *path = getenv("GPUDIAG_NVMLFAKE_STATE");
+    struct stat now;
+    if (!path || stat(path, &now) != 0)
+        return 0;
+    return unchanged(&now) || load(path);
+}
+
 static const char *line(const char *key) {
-    for (int i = line_count - 1; i >= 0; i--)
-        if (strcmp(lines[i].key, key) == 0)
-            return lines[i].value;
-    return NULL;
+    int low = 0, high = line_count;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (strcmp(lines[middle].key, key) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < line_count && strcmp(lines[low].key, key) == 0 ? lines[low].value : NULL;
 }
 
 const char *state_text(int gpu, const char *key) {

@@ -97,6 +97,28 @@ EXPORT int nvmlSystemGetCudaDriverVersion_v2(int *version) {
     return cuda_version(__func__, version);
 }
 
+static int node_unsigned(const char *function, const char *key, unsigned int *value) {
+    int64_t number;
+    int refused = initialised ? gate(function, NODE) : UNINITIALIZED;
+    if (refused || !state_number(NODE, key, &number))
+        return refused ? refused : NOT_SUPPORTED;
+    *value = (unsigned int)number;
+    return OK;
+}
+
+EXPORT int nvmlGetExcludedDeviceCount(unsigned int *count) {
+    return node_unsigned(__func__, "excluded", count);
+}
+
+EXPORT int nvmlSystemGetConfComputeState(struct conf_compute *state) {
+    memset(state, 0, sizeof *state);
+    return node_unsigned(__func__, "confidential", &state->feature);
+}
+
+EXPORT int nvmlSystemGetConfComputeGpusReadyState(unsigned int *ready) {
+    return node_unsigned(__func__, "confidential.ready", ready);
+}
+
 EXPORT int nvmlDeviceGetCount_v2(unsigned int *count) {
     int64_t number = 0;
     int refused = initialised ? gate(__func__, NODE) : UNINITIALIZED;

@@ -1,9 +1,13 @@
-"""The stand-in for NVIDIA's library, and sources whose child really loads it."""
+"""The stand-in for NVIDIA's library, sources whose child really loads it, and a node that is served over HTTP."""
 
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
+from aiohttp import web
+from tests.unit.agent.served_node import Node
 
 from gpudiag_agent.nvml.source import NVMLSource
 from gpudiag_cli import nvmlfake
@@ -46,3 +50,25 @@ async def open_source() -> AsyncIterator[Open]:
     yield make
     for source in opened:
         await source.close()
+
+
+@pytest.fixture
+async def fresh_node() -> AsyncIterator[Node]:
+    node = Node()
+    runner = web.AppRunner(node.application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    sock = socket.create_server(("127.0.0.1", 0))
+    await web.SockSite(runner, sock).start()
+    node.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(
+        connector=connector, auto_decompress=False, skip_auto_headers=["Accept-Encoding"]
+    ) as node.client:
+        yield node
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def node(fresh_node: Node) -> Node:
+    await fresh_node.look()
+    return fresh_node

@@ -36,6 +36,12 @@ class TestOptions:
         assert (asked.node_name, asked.host, asked.port, asked.source) == ("n", "", 9810, "nvml")
         assert (asked.kmsg, asked.interval) == (Path("/dev/kmsg"), 10.0)
 
+    def test_the_kubelet_of_a_real_node_is_asked_unless_told_otherwise(self) -> None:
+        assert parse().pod_resources == Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+        assert parse("--pod-resources", "none").pod_resources is None
+        assert parse("--source", "simulated").pod_resources is None
+        assert parse("--source", "simulated", "--pod-resources", "/x").pod_resources == Path("/x")
+
     def test_a_simulated_node_has_its_own_kernel_log_unless_told_otherwise(self) -> None:
         assert parse("--source", "simulated").kmsg is None
         assert parse("--source", "simulated", "--kmsg", "x").kmsg == Path("x")
@@ -51,6 +57,9 @@ class TestOptions:
             "GPUDIAG_INTERVAL": "1m",
             "GPUDIAG_SYSFS_PCI": "/p",
             "GPUDIAG_LOG_LEVEL": "debug",
+            "GPUDIAG_POD_RESOURCES": "/s",
+            "GPUDIAG_PROC": "/h",
+            "GPUDIAG_POD_LOGS": "/l",
         }
         asked = parse(**variables)
         assert asked == Options(
@@ -63,6 +72,9 @@ class TestOptions:
             interval=60.0,
             sysfs_pci=Path("/p"),
             log_level="debug",
+            pod_resources=Path("/s"),
+            proc=Path("/h"),
+            pod_logs=Path("/l"),
         )
         assert parse("--port", "2", **variables).port == 2
         assert parse(GPUDIAG_PORT="").port == 9810
@@ -180,7 +192,10 @@ class Driver:
 
 @asynccontextmanager
 async def agent(tmp_path: Path, driver: Driver) -> AsyncIterator[str]:
-    asked = parse("--node-name", "n", "--kmsg", str(tmp_path / "log"), "--sysfs-pci", str(tmp_path / "pci"))
+    places = ["--kmsg", str(tmp_path / "log"), "--sysfs-pci", str(tmp_path / "pci"), "--proc", str(tmp_path / "proc")]
+    (tmp_path / "proc" / "2").mkdir(parents=True)
+    (tmp_path / "proc" / "2" / "stat").write_text(f"2 (kthreadd) S {'0 ' * 18}0 0\n")
+    asked = parse("--node-name", "n", "--pod-resources", "none", *places)
     with listening.listen("127.0.0.1", 0) as sock:
         running = Agent(asked, source=driver)
         task = asyncio.create_task(running.run(sock))

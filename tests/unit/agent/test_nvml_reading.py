@@ -15,6 +15,22 @@ LIMITS = {"temperature_slowdown_celsius", "temperature_shutdown_celsius", "tempe
 REMAP = {"remapped_rows_corrected", "remapped_rows_uncorrected", "remap_pending", "remap_failure"}
 HBM = {"memory_temperature_celsius", "memory_temperature_max_celsius"}
 MIG = {"mig_current", "mig_pending"}
+HISTOGRAM = {"remap_histogram"}
+PAGES = {"retired_pages_single_bit", "retired_pages_double_bit", "retired_pages_pending"}
+NEWEST = {"unrepairable_memory", "bank_remap_pending"}
+REPAIR = {"channel_repair_pending", "tpc_repair_pending"}
+HOPPER = {*LIMITS, *PAGES, *NEWEST, "c2c"}
+"""What a Hopper with driver 570 does not say."""
+AMPERE = {*MARGINS, *PAGES, *NEWEST, *REPAIR, "recovery_action", "throttle_times", "fabric", "c2c"}
+TURING = {
+    *(MARGINS | REMAP | HBM | MIG | HISTOGRAM | NEWEST | REPAIR),
+    "recovery_action",
+    "throttle_times",
+    "fabric",
+    "c2c",
+    "nvlinks",
+    "sram_threshold_exceeded",
+}
 
 
 def unread(gpu: GPUSample) -> set[str]:
@@ -41,7 +57,7 @@ async def test_a_healthy_h100_gives_every_value_it_has(boot: Boot, open_source: 
     for gpu in sample.gpus:
         assert gpu.errors == ()
         # From Hopper on there are margins, and no absolute limits.
-        assert unread(gpu) == LIMITS
+        assert unread(gpu) == HOPPER
     gpu = sample.gpus[7]
     assert gpu.pci == "0000:df:00.0"
     expected: dict[str, object] = {
@@ -78,16 +94,15 @@ async def test_a_split_a100_names_its_instances(boot: Boot, open_source: Open) -
     found = [(mig.profile, mig.gpu_instance, mig.compute_instance, mig.memory_bytes) for mig in split.mig]
     assert found == [("3g.40gb", 2, 0, 42_144_366_592), *[("1g.10gb", gi, 0, 10_468_982_784) for gi in (9, 10, 11)]]
     assert len({mig.uuid for gpu in gpus for mig in gpu.mig}) == 16
-    newer = MARGINS | {"recovery_action"}
-    assert unread(whole) == newer
-    assert unread(split) == newer | REMAP | {"utilization_percent"}
+    assert unread(whole) == AMPERE
+    assert unread(split) == AMPERE | REMAP | HISTOGRAM | {"utilization_percent"}
 
 
 async def test_a_t4_has_neither_margin_nor_remap_nor_mig(boot: Boot, open_source: Open) -> None:
     boot("t4-1")
     (gpu,) = (await read(open_source)).gpus
     assert gpu.errors == ()
-    assert unread(gpu) == MARGINS | REMAP | HBM | MIG | {"recovery_action"}
+    assert unread(gpu) == TURING
     assert (gpu.pci, gpu.temperature_slowdown_celsius, gpu.clock_event_reasons) == ("0000:00:1e.0", 93, 4)
 
 
@@ -207,7 +222,7 @@ async def test_an_older_function_answers_where_the_newer_one_does_not(code: int,
     newer = ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetCurrentClocksEventReasons")
     boot("h100-8").set({"count": 1, **{f"fail.{name}": code for name in newer}})
     (gpu,) = (await read(open_source)).gpus
-    assert unread(gpu) == LIMITS
+    assert unread(gpu) == HOPPER
     assert gpu.errors == ()
 
 

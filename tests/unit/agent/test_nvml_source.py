@@ -36,6 +36,7 @@ class FakeChild:
         self.starts = starts
         self.kills = 0
         self.deaf = False
+        self.requests: list[bool] = []
         self.asked = asyncio.Event()
         self.end = asyncio.Event()
 
@@ -47,7 +48,8 @@ class FakeChild:
         if not self.starts:
             await asyncio.Event().wait()
 
-    async def sample(self) -> Sample:
+    async def sample(self, *, full: bool) -> Sample:
+        self.requests.append(full)
         self.asked.set()
         answer = self.answers.pop(0) if self.answers else "hang"
         if isinstance(answer, Sample):
@@ -215,6 +217,21 @@ async def test_a_child_that_does_not_start_does_not_accuse_the_driver(make: Make
     assert slow.kills == 1
 
 
+async def test_the_first_look_is_a_full_one_and_may_take_twice_as_long(make: Make) -> None:
+    child = FakeChild(GOOD, GOOD, "hang")
+    source, _, _ = make(child)
+    await source.sample()
+    await source.sample()
+    quick = await source.sample()
+    assert child.requests == [True, False, False]
+    assert quick.fault is not None
+    assert "within 0.01 s" in quick.fault.message
+    source, _, _ = make(FakeChild("hang"))
+    full = await source.sample()
+    assert full.fault is not None
+    assert "within 0.02 s" in full.fault.message
+
+
 async def test_a_cancelled_look_leaves_no_answer_for_the_next_one(make: Make) -> None:
     child = FakeChild("hang")
     source, spawner, _ = make(child, FakeChild(GOOD), deadline=60)
@@ -231,7 +248,7 @@ async def test_a_cancelled_look_at_an_unkillable_child_still_abandons_it(make: M
     sample = await source.sample()
     assert sample.fault is not None
     assert sample.fault.reason is Capability.DRIVER_HUNG
-    assert "did not answer within 60 s" in sample.fault.message
+    assert "did not answer within 120 s" in sample.fault.message
     assert source.abandoned
     assert spawner.spawned == 1
     await source.close()

@@ -4,13 +4,18 @@ import asyncio
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gpudiag_agent.clock import ManualClock
+from gpudiag_agent.sample import CallError, FabricSample, GPUProcess, GPUSample, NVLinkSample, PCIeSample, Sample
 from gpudiag_agent.simulated import scenario
-from gpudiag_agent.simulated.scenario import ScenarioError
+from gpudiag_agent.simulated.scenario import Scenario, ScenarioError
 from gpudiag_agent.simulated.source import SimulatedSource
+from gpudiag_agent.simulated.values import GPUChange
 from gpudiag_api.vocabulary import Capability
+
+from .conftest import Boot, Open
 
 
 def source(path: Path, node_name: str = "n", clock: ManualClock | None = None) -> SimulatedSource:
@@ -53,6 +58,62 @@ async def test_single_gpus_differ(tmp_path: Path) -> None:
     assert (hot.temperature_celsius, hot.clock_event_reasons) == (91, 4)
     assert lost.lost
     assert (named.index, named.uuid, named.pci, named.temperature_celsius) == (3, "GPU-x", "0000:3b:00.0", None)
+
+
+async def test_parts_of_a_value_differ(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "s.yaml",
+        """
+        model: M
+        count: 3
+        excludedGPUs: 1
+        defaults:
+          pcie: {generation: 5, width: 16, errors: {correctable: 0}}
+          nvlinks: [{link: 0, active: true, version: 4}, {link: 1, active: true, version: 4}]
+          sramUncorrected: {l2: 0, sm: 0}
+          processes: [{pid: 1, kind: compute}]
+        gpus:
+          - index: 1
+            pcie: {width: 8, errors: {fatal: 2}}
+            nvlinks: [{link: 1, active: false}, {link: 2, active: true}]
+            sramUncorrected: {sm: 3}
+            processes: []
+          - {index: 2, pcie: null, nvlinks: null, fabric: {state: 2}, errors: [{call: c, code: 999, name: N}]}
+        """,
+    )
+    sample = await source(path).sample()
+    whole, partly, none = sample.gpus
+    assert sample.excluded_gpus == 1
+    assert whole.processes == (GPUProcess(pid=1, kind="compute"),)
+    assert partly.pcie == PCIeSample(generation=5, width=8, errors={"correctable": 0, "fatal": 2})
+    assert partly.nvlinks == (
+        NVLinkSample(link=0, active=True, version=4),
+        NVLinkSample(link=1, active=False, version=4),
+        NVLinkSample(link=2, active=True),
+    )
+    assert (partly.sram_uncorrected, partly.processes) == ({"l2": 0, "sm": 3}, ())
+    assert (none.pcie, none.nvlinks, none.fabric) == (None, None, FabricSample(state=2))
+    assert none.errors == (CallError("c", 999, "N"),)
+
+
+def test_a_scenario_can_say_everything_that_a_sample_has() -> None:
+    said = {field.name for field in msgspec.structs.fields(GPUChange)}
+    assert {field.name for field in msgspec.structs.fields(GPUSample)} - said == set()
+    said = {field.name for field in msgspec.structs.fields(Scenario)}
+    assert {field.name for field in msgspec.structs.fields(Sample)} - said == {"taken_at"}
+
+
+@pytest.mark.parametrize("name", ["h100-8", "a100-8-mig", "t4-1"])
+async def test_a_built_in_scenario_says_what_its_machine_says(name: str, boot: Boot, open_source: Open) -> None:
+    boot(name)
+    real, told = await open_source(deadline=10).sample(), await source(scenario.find(name)).sample()
+    # Identities differ, and MIG instances are numbered in order.
+    own = {"uuid", "pci", "serial", "mig"} | ({"processes"} if "mig" in name else set())
+    expected, found = (msgspec.structs.asdict(sample.gpus[0]) for sample in (real, told))
+    assert {name: value for name, value in found.items() if value != expected[name]}.keys() <= own
+    for field in ("driver_version", "cuda_version", "nvml_version", "excluded_gpus", "confidential_compute"):
+        assert getattr(told, field) == getattr(real, field)
+    assert [len(gpu.mig) for gpu in told.gpus[:1]] == [len(gpu.mig) for gpu in real.gpus[:1]]
 
 
 async def test_a_changed_file_is_read_again_and_a_broken_one_is_not_used(tmp_path: Path) -> None:
@@ -109,6 +170,12 @@ async def test_kernel_lines_are_emitted_once_and_new_ones_when_they_come(tmp_pat
         ("{model: M, count: 1, defaults: {mig: [{profil: x}]}}", ["profil", "allowed fields", "profile"]),
         ("{model: M, count: 1, fault: {reason: Tired}}", ["Tired", "$.fault.reason", "DriverHung"]),
         ("{model: M, count: 1, fault: {reason: NoKernelLog}}", ["$.fault.reason", "DriverHung"]),
+        ("{model: M, count: 1, defaults: {pcie: {widht: 8}}}", ["widht", "$.defaults.pcie", "widthMax"]),
+        ("{model: M, count: 1, defaults: {nvlinks: [{active: true}]}}", ["link", "$.defaults.nvlinks[0]"]),
+        (
+            "{model: M, count: 1, defaults: {pcie: {width: 8}}, gpus: [{index: 0, pcie: {width: x}}]}",
+            ["int", "$.gpus[0].pcie.width"],
+        ),
         ("{model: M, count: 100}", ["$.count", "64"]),
         ("{model: M, count: 1, defaults: {temperatureCelsius: hot}}", ["$.defaults.temperatureCelsius", "int"]),
         ("{model: M, count: 1, gpus: [{index: 1}]}", ["index 1", "0 to 0"]),

@@ -1,0 +1,1 @@
+"""Clocks that somebody held below their default."""

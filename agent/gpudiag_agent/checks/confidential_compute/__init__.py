@@ -1,0 +1,1 @@
+"""Whether GPUs in confidential mode accept work."""

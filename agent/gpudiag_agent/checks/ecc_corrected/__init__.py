@@ -1,0 +1,1 @@
+"""Rate of corrected memory errors."""

@@ -1,0 +1,1 @@
+"""ECC switched off, or a change that waits for a reset."""

@@ -1,0 +1,1 @@
+"""Checksum of the board's configuration memory."""

@@ -1,0 +1,1 @@
+"""A change of MIG mode that waits for a reset."""

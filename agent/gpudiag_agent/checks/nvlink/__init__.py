@@ -1,0 +1,1 @@
+"""NVLinks that were up and are down."""

@@ -1,0 +1,1 @@
+"""Rates of PCIe replays and errors."""

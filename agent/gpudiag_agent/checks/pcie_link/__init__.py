@@ -1,0 +1,1 @@
+"""Width, and generation under load, of the PCIe link."""

@@ -1,0 +1,1 @@
+"""Whether the driver stays loaded while nobody uses the GPU."""

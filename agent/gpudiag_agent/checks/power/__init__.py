@@ -1,0 +1,1 @@
+"""Power limit against its default, and power supply."""

@@ -1,0 +1,1 @@
+"""Memory and processes that belong to nobody."""

@@ -1,0 +1,1 @@
+"""Retired memory pages of GPUs before A100."""

@@ -1,0 +1,1 @@
+"""Uncorrectable SRAM errors over the vendor's threshold."""

@@ -1,0 +1,1 @@
+"""Errors of NVSwitches (SXid) from the kernel log."""

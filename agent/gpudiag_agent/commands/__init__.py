@@ -1,0 +1,1 @@
+"""Commands that answer at once and end: ``gpudiag-agent check``, ``gpudiag-agent xid``."""
