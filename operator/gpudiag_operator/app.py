@@ -1,11 +1,11 @@
 """The whole operator: starts and stops the parts that :mod:`.wiring` makes.
 
 Order of the start: the server for health and metrics, so that probes see a start that takes long; the first list of
-GPUDiagnostics, which waits for API server and kinds; the reflectors; then, with complete lists at hand, discovery,
-collection and judging; kopf last, since its feed only repeats what the first list said.
+GPUDiagnostics, which waits for API server and kinds; the reflectors; then, with complete lists at hand, the Leases. A
+standby knows; only who holds a Lease calls agents and writes. What a Lease obliges to begins when it is taken:
+collection of its nodes, or judging, and there kopf last, since its feed only repeats what a list said.
 
-A Lease for several replicas belongs between the reflectors and discovery: a standby may know, only the leader calls
-agents and writes.
+At the end, whatever ended it: no write any more, then the Leases are given up, then everything else stops.
 """
 
 import asyncio
@@ -16,30 +16,36 @@ from typing import Any
 
 from gpudiag_operator.collect.agent_client import AgentClient
 from gpudiag_operator.collect.resources import raise_open_files
-from gpudiag_operator.counted import CountedAPI
 from gpudiag_operator.diagnostics.feed import KopfFeed
 from gpudiag_operator.diagnostics.sync import first_list
 from gpudiag_operator.fleet import Fleet
 from gpudiag_operator.kube.access import Access, load_access
 from gpudiag_operator.kube.api import KubeAPI
 from gpudiag_operator.kube.client import KubeClient
+from gpudiag_operator.leadership.claims import Claim, Leadership
+from gpudiag_operator.leadership.fence import FencedAPI
+from gpudiag_operator.leadership.keeper import LeadershipLostError
 from gpudiag_operator.observability import logs
 from gpudiag_operator.observability.health import Health
 from gpudiag_operator.observability.http import Server
 from gpudiag_operator.observability.metrics import Metrics
 from gpudiag_operator.publish.publisher import Publisher
 from gpudiag_operator.settings import Settings
-from gpudiag_operator.store import MemoryNodeStore
 from gpudiag_operator.supervisor import PartDiedError, Supervisor
 from gpudiag_operator.wiring import (
     Diagnostics,
     Reflectors,
+    Stores,
     collect_settings,
+    collect_stats,
     make_diagnostics,
     make_fleet,
+    make_leadership,
     make_publisher,
     make_reflectors,
+    make_route,
     stuck,
+    timing,
 )
 
 log = logging.getLogger(__name__)
@@ -75,7 +81,7 @@ class Operator:
         self._settings = settings
         self._metrics = Metrics()
         self._health = Health()
-        self._store = MemoryNodeStore()
+        self._stores = Stores.of(settings.shards)
         self._supervisor = Supervisor()
         self._starting = "waiting for the API server"
         self._warm_until = 0.0
@@ -97,7 +103,8 @@ class Operator:
         try:
             await self._with_api()
         except PartDiedError as error:
-            log.critical("%s; exiting, to be started again", error, exc_info=error.__cause__)
+            deposed = isinstance(error.__cause__, LeadershipLostError)
+            log.critical("%s; exiting, to be started again", error, exc_info=None if deposed else error.__cause__)
             return 1
         else:
             log.info("stopped")
@@ -110,11 +117,11 @@ class Operator:
         access = await self._access()
         if access is None:
             return
+        leadership = make_leadership(self._settings)
         async with KubeClient(access) as client:
-            api = CountedAPI(client, self._metrics.written)
-            agents = AgentClient(collect_settings(self._settings))
+            agents = AgentClient(collect_settings(self._settings), route=make_route(self._settings, access))
             try:
-                await self._with_agents(api, agents)
+                await self._with_agents(client, leadership, agents)
             finally:
                 await self._supervisor.cancel_all()
                 await agents.close()
@@ -135,24 +142,30 @@ class Operator:
 
         return found[0] if await self._supervisor.or_stop(look()) else None
 
-    async def _with_agents(self, api: KubeAPI, agents: AgentClient) -> None:
+    async def _with_agents(self, client: KubeClient, leadership: Leadership, agents: AgentClient) -> None:
         settings, metrics = self._settings, self._metrics
+        api = FencedAPI(client, metrics.written, leadership.fence)
         publisher = make_publisher(settings, api)
-        fleet = make_fleet(settings, store=self._store, publisher=publisher, agents=agents, metrics=metrics)
+        fleet = make_fleet(settings, stores=self._stores, publisher=publisher, agents=agents, metrics=metrics)
         diagnostics = make_diagnostics(
             settings,
             api=api,
-            store=self._store,
+            store=self._stores.judged,
             publisher=publisher,
             fleet=fleet,
             warm=lambda: self._is_warm(fleet),
+            stale=lambda: stuck(fleet.collector) or leadership.orphaned(),
         )
-        reflectors = make_reflectors(settings, api=api, fleet=fleet, metrics=metrics)
-        self._observe(publisher, diagnostics, fleet, reflectors)
+        reflectors = make_reflectors(settings, api=api, fleet=fleet, publisher=publisher, metrics=metrics)
+        self._observe(publisher, diagnostics, fleet, reflectors, leadership)
+        metrics.watch_collection(lambda: collect_stats(agents, fleet))
         try:
             if await self._learn(api, diagnostics, reflectors):
-                await self._serve(api, publisher, diagnostics, fleet)
+                fleet.start()
+                self._compete(client, leadership, fleet)
+                await self._serve(api, leadership, publisher, diagnostics, fleet)
         finally:
+            await leadership.resign()
             await self._supervisor.cancel_all()
             await fleet.collector.close()
 
@@ -165,31 +178,80 @@ class Operator:
             self._supervisor.start(f"reflector of {reflector.resource}", reflector.run())
         return await self._supervisor.or_stop(reflectors.synced())
 
-    async def _serve(self, api: KubeAPI, publisher: Publisher, diagnostics: Diagnostics, fleet: Fleet) -> None:
-        """Everything is known: act on it until the end."""
-        self._warm_until = time.monotonic() + self._settings.unreachable_after + 2 * self._settings.node_timeout
-        fleet.start()
-        self._starting = ""
-        log.info("%d GPU nodes to read, %d GPUDiagnostics", len(fleet.discovery.targets), len(diagnostics.registry))
+    def _compete(self, client: KubeClient, leadership: Leadership, fleet: Fleet) -> None:
+        """Everything is known: hold what can be held."""
+        self._starting = "waiting for a Lease"
+        self._health.ready["start"] = lambda: self._starting if self._starting and not leadership.standby() else None
+        if not self._settings.leader_elect:
+            leadership.without_election()
+            return
+
+        def problem() -> str | None:
+            return self._health.loop_problem() or stuck(fleet.collector)
+
+        parts = leadership.compete(
+            client, namespace=self._settings.namespace, timing=timing(self._settings), problem=problem
+        )
+        for name, part in parts.items():
+            self._supervisor.start(f"Lease {name}", part)
+
+    async def _serve(
+        self, api: KubeAPI, leadership: Leadership, publisher: Publisher, diagnostics: Diagnostics, fleet: Fleet
+    ) -> None:
+        """Begin with what is taken, until the end."""
+        taken: list[Claim] = []
+
+        async def take() -> None:
+            taken.append(await leadership.acquired.get())
+
         self._supervisor.start("publisher", publisher.run())
+        while await self._supervisor.or_stop(take()):
+            claim = taken.pop()
+            self._warm_until = time.monotonic() + self._settings.unreachable_after + 2 * self._settings.node_timeout
+            if claim.shard is not None:
+                fleet.own(claim.shard)
+                log.info("%d GPU nodes are known, %d to read first", len(fleet.discovery.targets), fleet.pending())
+            if claim.aggregates:
+                await self._begin_judging(api, diagnostics)
+            self._starting = ""
+
+    async def _begin_judging(self, api: KubeAPI, diagnostics: Diagnostics) -> None:
+        """A standby's list may be old by now, and kopf does not tell what is gone."""
+        if not await self._supervisor.or_stop(first_list(api, diagnostics.registry)):
+            return
+        log.info("%d GPUDiagnostics", len(diagnostics.registry))
         for name, part in diagnostics.running(api):
             self._supervisor.start(name, part)
         feed = KopfFeed(diagnostics.feed, kubeconfig=self._settings.kubeconfig)
         self._health.ready["kopf"] = lambda: None if feed.ready.is_set() else "kopf has not started yet"
         self._supervisor.start("kopf", feed.run())
-        await self._supervisor.run_until()
 
     def _is_warm(self, fleet: Fleet) -> bool:
         """Every node was read once, or had its time: a restart must not show a fleet of Unknown nodes."""
-        if not self._warm and (fleet.pending() == 0 or time.monotonic() > self._warm_until):
-            self._warm = True
-            log.info("%d nodes are known; judging GPUDiagnostics", len(self._store))
+        if not self._warm:
+            pending = fleet.pending() if fleet.recalled is None else fleet.recalled.pending()
+            if pending == 0 or time.monotonic() > self._warm_until:
+                self._warm = True
+                log.info("%d nodes are known; judging GPUDiagnostics", len(self._stores.judged))
         return self._warm
 
-    def _observe(self, publisher: Publisher, parts: Diagnostics, fleet: Fleet, reflectors: Reflectors) -> None:
+    def _observe(
+        self,
+        publisher: Publisher,
+        parts: Diagnostics,
+        fleet: Fleet,
+        reflectors: Reflectors,
+        leadership: Leadership,
+    ) -> None:
         metrics, health = self._metrics, self._health
-        metrics.watch_fleet(lambda: list(self._store.all()))
-        metrics.watch_ages(lambda: {one.resource: one.last_event_age() for one in reflectors.all()})
+        health.role = leadership.role
+        metrics.watch_leases(leadership.leading)
+        metrics.watch_fleet(lambda: list(self._stores.own.all()) if leadership.any else None)
+        metrics.watch_ages(
+            lambda: {one.resource: one.last_event_age() for one in reflectors.all()},
+            lambda: {one.resource: one.lag() for one in reflectors.all()},
+        )
+        health.ready["index"] = reflectors.problem
         metrics.watch_depth("gpunodes", lambda: len(publisher))
         metrics.watch_depth("gpudiagnostics", lambda: parts.writer.depth)
         health.live["collection"] = lambda: stuck(fleet.collector)

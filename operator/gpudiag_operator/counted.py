@@ -34,6 +34,7 @@ class CountedAPI:
         resource_version: str,
         label_selector: str = "",
         field_selector: str = "",
+        initial_events: bool = False,
         timeout_seconds: int = 290,
         inactivity_seconds: float = 120.0,
     ) -> AsyncGenerator[WatchEvent, None]:
@@ -41,6 +42,7 @@ class CountedAPI:
         return self._api.watch(
             path,
             resource_version=resource_version,
+            initial_events=initial_events,
             label_selector=label_selector,
             field_selector=field_selector,
             timeout_seconds=timeout_seconds,

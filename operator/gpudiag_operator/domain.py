@@ -16,7 +16,18 @@ from typing import Protocol
 import msgspec
 
 from gpudiag_api.vocabulary import Action, BreakerState, Health, NotRead
-from gpudiag_api.wire import GPU, Allocation, CapabilityGap, Driver, Finding, Report, XIDEvent
+from gpudiag_api.wire import (
+    GPU,
+    Allocation,
+    CapabilityGap,
+    Driver,
+    Finding,
+    ProcessesAnswer,
+    Report,
+    TimelineAnswer,
+    TopologyAnswer,
+    XIDEvent,
+)
 
 
 class NodeInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +90,16 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds of the first failure in a row."""
 
 
+class NodeDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """What only a full run asks for."""
+
+    timeline: TimelineAnswer | None = None
+    topology: TopologyAnswer | None = None
+    processes: ProcessesAnswer | None = None
+    missing: tuple[str, ...] = ()
+    """Parts that did not come, each with the reason."""
+
+
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What collect knows of one node: the last report, and whether it still counts."""
 
@@ -91,6 +112,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     breaker: BreakerSnapshot = BreakerSnapshot()
     read_at: float | None = None
     """Unix seconds of the last good answer, 304 included."""
+    details: NodeDetails | None = None
+    """Only of a full run."""
 
 
 class NodeState(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +131,8 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[GPU, ...] = ()
     findings: tuple[Finding, ...] = ()
     """Worst first."""
+    findings_truncated: bool = False
+    """Whether there were more than are kept (``publish.limits``)."""
     xids: tuple[XIDEvent, ...] = ()
     capabilities: tuple[CapabilityGap, ...] = ()
     allocations: tuple[Allocation, ...] = ()
@@ -117,6 +142,8 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     pod: AgentPod | None = None
     sampled_at: str | None = None
     maintenance: bool = False
+    details: NodeDetails | None = None
+    """Only in the outcome of a full run, never in a store."""
 
 
 class NodeStore(Protocol):

@@ -18,7 +18,10 @@ from gpudiag_api.vocabulary import BreakerState, NotRead
 from gpudiag_operator.assess.node import assess
 from gpudiag_operator.collect.collector import Collector
 from gpudiag_operator.discover.discovery import Discovery
-from gpudiag_operator.domain import NodeInfo, NodeState, Reading
+from gpudiag_operator.domain import BreakerSnapshot, Failure, NodeInfo, NodeState, Reading, Target
+from gpudiag_operator.leadership.recalled import RecalledNodes
+from gpudiag_operator.leadership.shards import Share
+from gpudiag_operator.publish import limits
 from gpudiag_operator.store import MemoryNodeStore
 
 log = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ class Fleet:
     """Assesses nodes when anything about them changes.
 
     Args:
-        store: takes the states.
+        store: takes the states of the nodes that this process reads.
         publisher: takes them, too, and knows what is stored.
         rejected: counts Once reads that an open breaker refused.
         wall: Unix seconds.
@@ -58,6 +61,7 @@ class Fleet:
 
     collector: Collector
     discovery: Discovery
+    share: Share
 
     def __init__(
         self,
@@ -73,23 +77,46 @@ class Fleet:
         self._wall = wall
         self._specs: dict[str, GPUNodeSpec] = {}
         self._last: dict[str, NodeState] = {}
-        """What an earlier process knew, until this one knows better."""
+        """What another process knows, or knew before this one; of a node that is ours until we know better."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._started = False
 
-    def connect(self, *, collector: Collector, discovery: Discovery) -> None:
-        """Complete the circle: the collector needs this object's ``on_reading`` to be made."""
+    def connect(
+        self,
+        *,
+        collector: Collector,
+        discovery: Discovery,
+        share: Share | None = None,
+        recalled: RecalledNodes | None = None,
+    ) -> None:
+        """Complete the circle: the collector needs this object's ``on_reading`` to be made.
+
+        Args:
+            collector: reads the nodes.
+            discovery: finds them.
+            share: between the two; default: one for the whole fleet.
+            recalled: told what GPUNodes say.
+        """
         self.collector = collector
         self.discovery = discovery
+        self.share = share or Share(collector)
+        self.recalled = recalled
 
     def start(self) -> None:
-        """All first lists are told: from now on targets are."""
-        self._started = True
+        """All first lists are told: from now on targets are, as far as they are owned."""
         self.discovery.start()
+        if self.recalled is not None:
+            self.recalled.start()
+
+    def own(self, shard: int) -> None:
+        """Read the nodes of one more shard, from what their owner before knew."""
+        for name, last in self._last.items():
+            if self.share.is_of(name, shard):
+                self.collector.restore(name, last.breaker, last.failure)
+        self.share.take(shard, self.discovery.targets)
 
     def pending(self) -> int:
-        """Targets that were not read yet, and whose time is not up either."""
-        return sum(1 for name in self.discovery.targets if not self._heard(name))
+        """Targets of ours that were not read yet, and whose time is not up either."""
+        return sum(1 for name in self.discovery.targets if self.share.owns(name) and not self._heard(name))
 
     def _heard(self, name: str) -> bool:
         if self._store.get(name) is not None:
@@ -112,9 +139,11 @@ class Fleet:
         if self._store.put(state):
             self._publisher.submit(state)
 
-    async def read_fresh(self, names: Sequence[str], deadline: float, run_id: str) -> Mapping[str, NodeState]:
+    async def read_fresh(
+        self, names: Sequence[str], deadline: float, run_id: str, *, full: bool = False
+    ) -> Mapping[str, NodeState]:
         """Fresh states for a Once run, in order of urgency; see ``once.FreshReads``."""
-        readings = await self.collector.fetch_fresh(names, deadline=deadline, run_id=run_id)
+        readings = await self.collector.fetch_fresh(names, deadline=deadline, run_id=run_id, full=full)
         refused = (BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.FORCED_OPEN)
         for reading in readings.values():
             if reading.failure is not None and reading.breaker.state in refused:
@@ -133,10 +162,12 @@ class Fleet:
     def gpunode_changed(self, name: str, body: Mapping[str, Any]) -> None:
         """A GPUNode is new or changed, by people or by us."""
         stored = self._publisher.restore(name, body)
-        if not self._started and stored is not None:
-            self._last[name] = stored
-            self.collector.restore(name, stored.breaker, stored.failure)
-        self._wish(name, _spec_of(name, body))
+        if not self.share.owns(name):
+            self._remember(name, stored)
+        spec = _spec_of(name, body)
+        self._wish(name, spec)
+        if self.recalled is not None:
+            self.recalled.told(name, stored, spec)
         state = self._store.get(name)
         if state is not None:
             # Nothing is written unless something is amiss: a generation not observed yet, an owner or a label gone.
@@ -146,11 +177,21 @@ class Fleet:
         """A GPUNode is gone: made again while its node is a target."""
         self._publisher.deleted(name)
         self._wish(name, _DEFAULT)
+        if not self.share.owns(name):
+            self._remember(name, None)
+        if self.recalled is not None:
+            self.recalled.told(name, None, _DEFAULT)
         state = self._store.get(name)
         if state is not None:
             self._publisher.submit(state)
 
     # Within
+
+    def _remember(self, name: str, stored: NodeState | None) -> None:
+        if stored is None:
+            self._last.pop(name, None)
+        else:
+            self._last[name] = stored
 
     def _wish(self, name: str, spec: GPUNodeSpec) -> None:
         """Do what people want for a node."""
@@ -188,6 +229,8 @@ class Fleet:
         self._timers.pop(name, None)
         self._time_maintenance(name, self._specs.get(name, _DEFAULT))
         self._reassess(name)
+        if self.recalled is not None:
+            self.recalled.refresh(name)
 
     def _reassess(self, name: str) -> None:
         """Assess anew what is known already; a node that was not read yet waits for its first reading."""
@@ -199,13 +242,22 @@ class Fleet:
 
     def _assess(self, reading: Reading) -> NodeState:
         name = reading.target.node
-        return assess(
-            reading,
-            node=self.discovery.node(name),
-            spec=self._specs.get(name, _DEFAULT),
-            now=self._wall(),
-            last=self._last.get(name),
+        return limits.fitted(
+            assess(
+                reading,
+                node=self.discovery.node(name),
+                spec=self._specs.get(name, _DEFAULT),
+                now=self._wall(),
+                last=self._last.get(name),
+            )
         )
+
+    def stranger(self, name: str) -> tuple[Target, BreakerSnapshot, Failure | None] | None:
+        """A node that another process reads: how to read it afresh, and what its GPUNode says of its breaker."""
+        target, known = self.discovery.targets.get(name), self._last.get(name)
+        if target is None or self.share.owns(name):
+            return None
+        return (target, BreakerSnapshot(), None) if known is None else (target, known.breaker, known.failure)
 
     def _has_gpus(self, reading: Reading) -> bool:
         """Whether the node counts: something shows GPUs, and be it only the agent's report."""

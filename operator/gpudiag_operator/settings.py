@@ -16,6 +16,8 @@ from gpudiag_api.version import __version__
 from gpudiag_operator import values
 
 ENVIRONMENT_PREFIX = "GPUDIAG_"
+LEASE_MARGIN = 1.25
+"""A leader has stopped writing, requests under way included, so much earlier than another may take its Lease."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,8 @@ class Settings:
     mirror_labels: tuple[str, ...] = ()
     metrics_addr: tuple[str, int] = ("", 9811)
     """Host (empty: every address) and port."""
+    routing: str = "direct"
+    """``direct`` or ``proxy``."""
     node_timeout: float = 5.0
     unreachable_after: float = 15.0
     max_concurrency: int = 256
@@ -48,6 +52,11 @@ class Settings:
     max_diagnostics: int = 500
     max_diagnostics_per_namespace: int = 20
     max_runs: int = 4
+    leader_elect: bool = True
+    lease_duration: float = 15.0
+    renew_deadline: float = 10.0
+    retry_period: float = 2.0
+    shards: int = 1
     log_level: str = "info"
     log_format: str = "json"
 
@@ -96,6 +105,13 @@ _GROUPS: dict[str, tuple[_Flag, ...]] = {
     ),
     "Reading the agents": (
         _Flag(
+            "routing",
+            "WAY",
+            values.choice("direct", "proxy"),
+            "direct",
+            "direct: to Pod IPs; proxy: through the API server, where Pod IPs cannot be reached (small fleets)",
+        ),
+        _Flag(
             "node-timeout",
             "DURATION",
             values.duration("100ms", "1m"),
@@ -139,6 +155,37 @@ _GROUPS: dict[str, tuple[_Flag, ...]] = {
         _Flag("max-diagnostics", "N", values.whole(1, 100_000), "500", "GPUDiagnostics served; the oldest come first"),
         _Flag("max-diagnostics-per-namespace", "N", values.whole(1, 100_000), "20", "the same in one namespace"),
         _Flag("max-runs", "N", values.whole(1, 100), "4", "diagnostics of mode Once that run at the same time"),
+    ),
+    "Several replicas": (
+        _Flag(
+            "leader-elect",
+            "BOOL",
+            values.boolean,
+            "true",
+            "act only while holding the Lease; false where nothing else can run one",
+        ),
+        _Flag(
+            "lease-duration",
+            "DURATION",
+            values.duration("2s", "10m"),
+            "15s",
+            "a Lease not renewed for so long may be taken by another replica",
+        ),
+        _Flag(
+            "renew-deadline",
+            "DURATION",
+            values.duration("1s", "10m"),
+            "10s",
+            "a leader that could not renew for so long stops writing",
+        ),
+        _Flag("retry-period", "DURATION", values.duration("100ms", "1m"), "2s", "time between renewals"),
+        _Flag(
+            "shards",
+            "N",
+            values.whole(1, 64),
+            "1",
+            "parts of the fleet, each read by one replica; the same for all replicas, stop them all to change it",
+        ),
     ),
     "Logs": (
         _Flag(
@@ -200,6 +247,12 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
             parser.error(f"{named} must be {allowed}, not {text!r}")
     if found["breaker_open_max"] < found["breaker_open"]:
         parser.error("--breaker-open-max must be at least --breaker-open")
+    if found["lease_duration"] < LEASE_MARGIN * found["renew_deadline"]:
+        parser.error(f"--lease-duration must be at least {LEASE_MARGIN:g} times --renew-deadline")
+    if found["renew_deadline"] < 2 * found["retry_period"]:
+        parser.error("--renew-deadline must be at least twice --retry-period")
+    if found["shards"] > 1 and not found["leader_elect"]:
+        parser.error("--shards needs --leader-elect true: the Leases say whose shard is whose")
     return Settings(**found)
 
 

@@ -20,7 +20,7 @@ class PartDiedError(Exception):
 
 
 class Supervisor:
-    """Parts by name, in one loop. ``run_until`` ends with SIGTERM, SIGINT, or the death of a part."""
+    """Parts by name, in one loop. ``or_stop`` ends with SIGTERM, SIGINT, or the death of a part."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, asyncio.Task[Any]] = {}
@@ -45,7 +45,7 @@ class Supervisor:
         self.stop.set()
 
     async def or_stop(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Await some work of the start, with an eye on the parts.
+        """Await some work, with an eye on the parts that run when it begins.
 
         Returns:
             False when the operator was told to stop meanwhile; the work is cancelled then.
@@ -53,7 +53,7 @@ class Supervisor:
         Raises:
             PartDiedError: a part ended.
         """
-        task = asyncio.create_task(work, name="starting")
+        task = asyncio.create_task(work, name="work")
         try:
             await self._first(task)
         finally:
@@ -65,18 +65,10 @@ class Supervisor:
         task.result()
         return not self.stop.is_set()
 
-    async def run_until(self) -> None:
-        """Wait for the end.
-
-        Raises:
-            PartDiedError: a part ended.
-        """
-        await self._first(None)
-
-    async def _first(self, work: "asyncio.Task[None] | None") -> None:
+    async def _first(self, work: "asyncio.Task[None]") -> None:
         stopped = asyncio.create_task(self.stop.wait(), name="stop")
         try:
-            waited = {stopped, *self._tasks.values(), *([work] if work else [])}
+            waited = {stopped, work, *self._tasks.values()}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()

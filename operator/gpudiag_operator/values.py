@@ -115,6 +115,13 @@ def choice(*words: str) -> Callable[[str], str]:
     return read
 
 
+def boolean(text: str) -> bool:
+    """``true`` or ``false``."""
+    if text not in ("true", "false"):
+        raise WrongValue("true or false")
+    return text == "true"
+
+
 def file(text: str) -> str:
     """The path of a file that exists."""
     if not Path(text).is_file():

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpudiag_api.kinds import GROUP, VERSION
+from gpudiag_operator.collect.agent_client import AgentClient
 from gpudiag_operator.collect.collector import Collector
 from gpudiag_operator.collect.outcome import Fetcher
+from gpudiag_operator.collect.routes import DirectRoute, ProxyRoute, Route
 from gpudiag_operator.collect.settings import BreakerSettings, CollectSettings
 from gpudiag_operator.diagnostics.expiry import Expiry
 from gpudiag_operator.diagnostics.once import OnceRuns
@@ -22,15 +24,29 @@ from gpudiag_operator.discover.projections import node_projection, project_pod
 from gpudiag_operator.domain import AgentPod, NodeInfo
 from gpudiag_operator.fleet import Fleet
 from gpudiag_operator.gpunodes import GPUNodeFeed, Seen
+from gpudiag_operator.kube.access import Access
 from gpudiag_operator.kube.api import KubeAPI
 from gpudiag_operator.kube.reflector import Reflector
 from gpudiag_operator.kube.selectors import parse as parse_selector
-from gpudiag_operator.observability.metrics import Metrics
+from gpudiag_operator.leadership.claims import Leadership, claims_of
+from gpudiag_operator.leadership.critical import CriticalCodes, critical_codes
+from gpudiag_operator.leadership.election import Timing
+from gpudiag_operator.leadership.fence import Fence
+from gpudiag_operator.leadership.recalled import RecalledNodes
+from gpudiag_operator.leadership.shards import Share
+from gpudiag_operator.observability.metrics import CollectStats, Metrics
 from gpudiag_operator.publish.diagnostic import DiagnosticPublisher
 from gpudiag_operator.publish.publisher import Pace, Publisher
 from gpudiag_operator.settings import Settings
 from gpudiag_operator.store import MemoryNodeStore
 
+NO_DIRECT_WAY = (
+    "No Ready agent at all can be reached by its Pod IP. Usual causes: a NetworkPolicy that keeps this operator from "
+    "the agents, or an overlay network that drops traffic between subnets (encapsulation off, MTU). With "
+    "--routing=proxy the operator goes through the API server instead."
+)
+BEHIND_SECONDS = 150.0
+"""A watch of a collection in which nothing changes has a bookmark about once a minute."""
 STUCK_SECONDS = 120.0
 """No call to any agent began or ended for so long although some are under way: a poll takes 35 s."""
 
@@ -42,10 +58,20 @@ class Reflectors:
     nodes: Reflector[NodeInfo]
     pods: Reflector[AgentPod]
     gpunodes: Reflector[Seen]
+    critical: Reflector[frozenset[int]] | None
+    """XID codes that GPUDiagnostics call critical; None: the scheduler, which knows, is in the same process."""
 
     def all(self) -> tuple[Reflector[Any], ...]:
-        """The three."""
-        return self.nodes, self.pods, self.gpunodes
+        """All there are."""
+        return self.nodes, self.pods, self.gpunodes, *([self.critical] if self.critical else [])
+
+    def problem(self) -> str | None:
+        """Which copy may be behind for so long that what is done with it is old news."""
+        behind = {one.resource: one.lag() for one in self.all()}
+        worst = max(behind, key=lambda resource: behind[resource])
+        if behind[worst] < BEHIND_SECONDS:
+            return None
+        return f"nothing was heard of {worst} since a watch failed {behind[worst]:.0f} s ago"
 
     async def synced(self) -> None:
         """Wait for the first complete lists."""
@@ -86,7 +112,6 @@ def collect_settings(settings: Settings) -> CollectSettings:
         node_timeout=settings.node_timeout,
         concurrency=settings.max_concurrency,
         unreachable_after=settings.unreachable_after,
-        agent_port=settings.agent_port,
         breaker=BreakerSettings(
             consecutive_failures=settings.breaker_failures,
             failure_ratio=settings.breaker_failure_rate,
@@ -99,13 +124,68 @@ def collect_settings(settings: Settings) -> CollectSettings:
     )
 
 
-def make_fleet(
-    settings: Settings, *, store: MemoryNodeStore, publisher: Publisher, agents: Fetcher, metrics: Metrics
-) -> Fleet:
+def collect_stats(agents: AgentClient, fleet: Fleet) -> CollectStats:
+    """How reading the agents goes."""
+    limiter = fleet.collector.limiter
+    return CollectStats(
+        calls={stage.value: number for stage, number in agents.calls.items()},
+        opened=agents.opened,
+        waiting=limiter.waiting,
+        waits=limiter.waits,
+        waited_seconds=limiter.waited_seconds,
+    )
+
+
+def make_route(settings: Settings, access: Access) -> Route:
+    """The way to the agents."""
+    if settings.routing == "proxy":
+        return ProxyRoute(access, namespace=settings.namespace, port=settings.agent_port)
+    return DirectRoute(settings.agent_port)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stores:
+    """What is known of the nodes.
+
+    Attributes:
+        own: those that this process reads; exported as metrics.
+        judged: those that GPUDiagnostics are judged by: the same, or all that GPUNodes tell of when there are shards.
+    """
+
+    own: MemoryNodeStore
+    judged: MemoryNodeStore
+
+    @classmethod
+    def of(cls, shards: int) -> "Stores":
+        """Stores for so many shards."""
+        own = MemoryNodeStore()
+        return cls(own=own, judged=own if shards == 1 else MemoryNodeStore())
+
+
+def make_leadership(settings: Settings) -> Leadership:
+    """What there is to hold. Call it inside the running loop."""
+    return Leadership(claims_of(settings.shards), Fence())
+
+
+def timing(settings: Settings) -> Timing:
+    """How Leases are kept."""
+    return Timing(
+        lease_duration=settings.lease_duration,
+        renew_deadline=settings.renew_deadline,
+        retry_period=settings.retry_period,
+    )
+
+
+def make_fleet(settings: Settings, *, stores: Stores, publisher: Publisher, agents: Fetcher, metrics: Metrics) -> Fleet:
     """Discovery, collection and assessment, connected to store and publisher. Call it inside the running loop."""
-    fleet = Fleet(store, publisher, rejected=metrics.rejected)
-    collector = Collector(agents, collect_settings(settings), listener=fleet.on_reading, metrics=metrics)
-    fleet.connect(collector=collector, discovery=Discovery(collector))
+    fleet = Fleet(stores.own, publisher, rejected=metrics.rejected)
+    collector = Collector(
+        agents, collect_settings(settings), listener=fleet.on_reading, metrics=metrics, strangers=fleet.stranger
+    )
+    share = Share(collector, settings.shards)
+    discovery = Discovery(share)
+    recalled = None if stores.judged is stores.own else RecalledNodes(stores.judged, discovery, wall=time.time)
+    fleet.connect(collector=collector, discovery=discovery, share=share, recalled=recalled)
     return fleet
 
 
@@ -115,8 +195,10 @@ def make_publisher(settings: Settings, api: KubeAPI) -> Publisher:
     return Publisher(api, pace=pace, mirror_labels=settings.mirror_labels)
 
 
-def make_reflectors(settings: Settings, *, api: KubeAPI, fleet: Fleet, metrics: Metrics) -> Reflectors:
-    """The reflectors, connected to discovery and fleet."""
+def make_reflectors(
+    settings: Settings, *, api: KubeAPI, fleet: Fleet, publisher: Publisher, metrics: Metrics
+) -> Reflectors:
+    """The reflectors, connected to discovery, fleet and publisher."""
     discovery = fleet.discovery
     selector = parse_selector(settings.gpu_node_selector) if settings.gpu_node_selector else None
     feed = GPUNodeFeed(discovery.gpunodes, changed=fleet.gpunode_changed, deleted=fleet.gpunode_deleted)
@@ -130,9 +212,16 @@ def make_reflectors(settings: Settings, *, api: KubeAPI, fleet: Fleet, metrics: 
             metrics=metrics,
         ),
         gpunodes=Reflector(api, f"/apis/{GROUP}/{VERSION}/gpunodes", feed.project, metrics=metrics),
+        critical=None
+        if fleet.recalled is None
+        else Reflector(api, f"/apis/{GROUP}/{VERSION}/gpudiagnostics", critical_codes, qualified=True, metrics=metrics),
     )
     found.nodes.add_listener(discovery.nodes)
     found.nodes.add_listener(fleet)
+    if fleet.recalled is not None:
+        found.nodes.add_listener(fleet.recalled)
+    if found.critical is not None:
+        found.critical.add_listener(CriticalCodes(publisher))
     found.pods.add_listener(discovery.pods)
     found.gpunodes.add_listener(feed)
     return found
@@ -146,11 +235,13 @@ def make_diagnostics(
     publisher: Publisher,
     fleet: Fleet,
     warm: Callable[[], bool],
+    stale: Callable[[], str],
 ) -> Diagnostics:
     """The parts that serve GPUDiagnostics, connected to each other and to the fleet."""
 
     def critical(codes: frozenset[int]) -> None:
-        publisher.critical_xids = codes
+        if fleet.recalled is None:  # else every process watches for itself
+            publisher.critical_xids = codes
 
     def notice(key: Key) -> None:
         scheduler.notice(key)
@@ -165,11 +256,12 @@ def make_diagnostics(
     expiry = Expiry(api, registry)
     around = Surroundings(
         warm=warm,
-        stale=lambda: stuck(fleet.collector) or "",
+        stale=stale,
         critical_xids=critical,
         monotonic=time.monotonic,
         wall=time.time,
         own_namespace=settings.namespace,
+        no_way=NO_DIRECT_WAY if settings.routing == "direct" else "",
     )
     scheduler = Scheduler(registry, TargetIndex(store), writer=writer, deleter=expiry, runs=runs, around=around)
     store.subscribe(scheduler.node_changed)

@@ -1,153 +1,100 @@
-"""One sweep over 200 agents: the operator's whole path, against a bare client that fetches and parses the same bytes.
+"""One sweep over all agents: the operator's whole path, against a bare client that fetches and parses the same bytes.
 
-Both on the same kind of loop, with the same parallelism and kept connections, in turns. The operator's sweep is the
-production code from the poll to the status: fetch, decode, check, assess, compare with what is stored, aggregate.
+Both on the same kind of loop, with the same parallelism and kept connections, in turns.
 """
 
 import asyncio
-import json
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+import gc
+import statistics
 
-import aiohttp
 import uvloop
-from tests.bench.fleet_process import served
+from tests.bench import go
+from tests.bench.canned import served
+from tests.bench.context import Context, progress
+from tests.bench.engine import Bare, Engine, staged, timed
 from tests.bench.result import Result, spread
 
-from gpudiag_api.kinds import GPUDiagnosticSpec
-from gpudiag_operator.aggregate.status import Aggregation, aggregate
-from gpudiag_operator.collect.agent_client import AgentClient
-from gpudiag_operator.collect.collector import Collector
-from gpudiag_operator.collect.poller import _poll_once
-from gpudiag_operator.collect.record import NodeRecord
 from gpudiag_operator.collect.resources import raise_open_files
-from gpudiag_operator.collect.settings import CollectSettings
-from gpudiag_operator.domain import NodeState, Reading, Target
-from gpudiag_operator.fleet import Fleet
-from gpudiag_operator.publish.publisher import Publisher
-from gpudiag_operator.store import MemoryNodeStore
+from gpudiag_operator.domain import Target
 
-NODES = 200
-ROUNDS = 25
-Sweep = Callable[[], Awaitable[None]]
+_TARGETS = {"changed": 2.0, "unchanged": 1.5}
+_SAYS = {"changed": "every body different", "unchanged": "nothing changed (304)"}
 
 
-class _Silent:
-    """An API server that is never asked: a steady fleet writes nothing."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AssertionError(f"the sweep must not write, but called {name}")
-
-
-def run() -> list[Result]:
+def run(context: Context) -> list[Result]:
     """Measure."""
     raise_open_files()
-    with served(NODES) as targets, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_compare(targets))
+    nodes, rounds = context.pick(5000, 200), context.pick(11, 5)
+    gc.freeze()  # as the operator's process does at its start
+    with served(nodes) as targets, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        results = runner.run(_compare(targets, rounds))
+        return [*results, *_go(targets, rounds)]
 
 
-async def _compare(targets: list[Target]) -> list[Result]:
-    operator, close = _operator(targets)
-    connector = aiohttp.TCPConnector(limit=256)
-    async with aiohttp.ClientSession(connector=connector, headers={"Accept-Encoding": "gzip"}) as session:
-        bare = _bare(session, targets)
-        for sweep in (bare, operator):  # connections, caches, and the first fill
-            await sweep()
-            await sweep()
+async def _compare(targets: list[Target], rounds: int) -> list[Result]:
+    engine, bare = Engine(targets), Bare(targets)
+    results = []
+    for sweep in (bare.changed, engine.changed):  # connections, caches, and the first fill
+        await sweep()
+        await sweep()
+    for kind in ("changed", "unchanged"):
         walls: dict[str, list[float]] = {"bare": [], "operator": []}
         cpus: dict[str, list[float]] = {"bare": [], "operator": []}
-        for _ in range(ROUNDS):
-            for name, sweep in (("bare", bare), ("operator", operator)):
-                wall, cpu = await _timed(sweep)
+        for number in range(rounds):
+            progress(f"{kind}: round {number + 1} of {rounds}")
+            for name, client in (("bare", bare), ("operator", engine)):
+                wall, cpu = await timed(getattr(client, kind))
                 walls[name].append(wall)
                 cpus[name].append(cpu)
-    await close()
-    details = {
-        "wall seconds": {name: spread(values) for name, values in walls.items()},
-        "cpu seconds": {name: spread(values) for name, values in cpus.items()},
-    }
-    ratios = [
+        assert engine.read == len(targets), f"{engine.read} of {len(targets)} nodes were read"
+        stages = await _stages(engine) if kind == "changed" else {}
+        results += [
+            _ratio(what, kind, values, len(targets), stages) for what, values in (("client CPU", cpus), ("wall", walls))
+        ]
+    await engine.close()
+    await bare.close()
+    return results
+
+
+async def _stages(engine: Engine) -> dict[str, float]:
+    """CPU seconds of one sweep by stage."""
+    with staged(engine) as spent:
+        _, whole = await timed(engine.changed)
+    stages = {"fetch": whole - sum(spent.values()), **spent}
+    progress("CPU by stage: " + ", ".join(f"{stage} {1000 * cpu:.0f} ms" for stage, cpu in stages.items()))
+    return stages
+
+
+def _ratio(what: str, kind: str, values: dict[str, list[float]], nodes: int, stages: dict[str, float]) -> Result:
+    pairs = [ours / theirs for ours, theirs in zip(values["operator"], values["bare"], strict=True)]
+    ours, theirs = (spread(values[name])["median"] for name in ("operator", "bare"))
+    return Result(
+        name=f"sweep of {nodes}, {_SAYS[kind]}: {what}",
+        measured=statistics.median(pairs),
+        unit="x",
+        target=_TARGETS[kind],
+        reference=f"bare aiohttp {1000 * theirs:.0f} ms, ours {1000 * ours:.0f} ms",
+        gates=True,
+        details={
+            "seconds": {name: spread(each) for name, each in values.items()},
+            "ratios": spread(pairs),
+            "cpu seconds by stage": stages,
+        },
+    )
+
+
+def _go(targets: list[Target], rounds: int) -> list[Result]:
+    measured = go.sweep(targets, workers=10, rounds=rounds)
+    if measured is None:
+        progress("no Go toolchain on the PATH: its client is not reported")
+        return []
+    return [
         Result(
-            name=f"sweep over {NODES} agents, {what} against the bare client",
-            measured=spread(values["operator"])["median"] / spread(values["bare"])["median"],
-            unit="ratio",
-            target=2.0,
-            gates=True,
-            details=details,
+            name=f"sweep of {len(targets)}, Go client with 10 workers, {_SAYS[kind]}: {what}",
+            measured=1000 * statistics.median(measured[kind][what]),
+            unit="ms",
+            details=spread(measured[kind][what]),
         )
-        for what, values in (("wall", walls), ("client CPU", cpus))
+        for kind in ("changed", "unchanged")
+        for what in ("wall", "cpu")
     ]
-    return [*ratios, _absolute("operator", walls), _absolute("bare", walls)]
-
-
-def _absolute(name: str, walls: dict[str, list[float]]) -> Result:
-    return Result(name=f"sweep over {NODES} agents, {name}", measured=1000 * spread(walls[name])["median"], unit="ms")
-
-
-async def _timed(sweep: Sweep) -> tuple[float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    await sweep()
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def _bare(session: aiohttp.ClientSession, targets: list[Target]) -> Sweep:
-    urls = [f"http://{target.pod.ip}:{target.pod.port}/v1/report" for target in targets if target.pod]
-
-    async def fetch(url: str) -> None:
-        async with session.get(url) as response:
-            json.loads(await response.read())
-
-    async def sweep() -> None:
-        await asyncio.gather(*(fetch(url) for url in urls))
-
-    return sweep
-
-
-def _operator(targets: list[Target]) -> tuple[Sweep, Callable[[], Awaitable[None]]]:
-    settings = CollectSettings()
-    client = AgentClient(settings)
-    store = MemoryNodeStore()
-    publisher = Publisher(_Silent())
-    states: list[NodeState] = []
-
-    def on_reading(reading: Reading) -> None:
-        state = fleet._assess(reading)
-        states.append(state)
-        if store.put(state):
-            publisher.submit(state)
-
-    fleet = Fleet(store, publisher)
-    collector = Collector(client, settings, listener=on_reading)
-    fleet.connect(collector=collector, discovery=_NoDiscovery())  # type: ignore[arg-type]  # all that assessing asks
-    records: list[NodeRecord] = [collector._new_record(target) for target in targets]
-
-    async def sweep() -> None:
-        states.clear()
-        for record in records:
-            record.etag = None  # asked without a tag, the agent answers with its body
-        await asyncio.gather(*(_poll_once(record, collector._caller, collector) for record in records))
-        assert len(states) == len(targets), f"{len(states)} of {len(targets)} nodes were read"
-        status = aggregate(
-            Aggregation(
-                spec=GPUDiagnosticSpec(), generation=1, states=states, run_id="bench", started_at=0.0, now=time.time()
-            )
-        )
-        assert status.summary.nodes.reporting == len(targets)
-
-    async def close() -> None:
-        await collector.close()
-        await client.close()
-
-    return sweep, close
-
-
-class _NoDiscovery:
-    """No Nodes are known: agents alone make the targets."""
-
-    def node(self, name: str) -> None:
-        """Nothing is known of it."""
-
-    def is_gpu_node(self, name: str) -> bool:
-        """Agents say so here."""
-        return True

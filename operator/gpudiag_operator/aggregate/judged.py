@@ -52,15 +52,26 @@ def gpus_healthy(conditions: ConditionSet, sums: Tally) -> None:
         conditions.set("GPUsHealthy", "True", "AllHealthy", f"{plural(sums.counted_gpus, 'GPU')} Healthy.")
 
 
-def agents_reachable(conditions: ConditionSet, sums: Tally) -> None:
-    """Set ``AgentsReachable``, maintenance or not."""
+_NO_WAY = frozenset({NotRead.TIMEOUT, NotRead.CONNECTION_REFUSED})
+"""Of all agents at once, while their Pods are Ready: it is the way to them."""
+
+
+def agents_reachable(conditions: ConditionSet, sums: Tally, *, no_way: str = "") -> None:
+    """Set ``AgentsReachable``, maintenance or not.
+
+    Args:
+        conditions: they are set here.
+        sums: the numbers.
+        no_way: what to say when no Ready agent at all can be connected to.
+    """
     if not sums.targeted:
         conditions.set("AgentsReachable", "Unknown", "NoTargets", "The target matches no GPU node.")
     elif not sums.not_read:
         conditions.set("AgentsReachable", "True", "AllReachable", f"{plural(sums.reporting, 'agent')} answered.")
     else:
         reason = "SomeUnreachable" if sums.reporting else "NoneReachable"
-        conditions.set("AgentsReachable", "False", reason, _cause(sums))
+        blocked = not sums.reporting and set(sums.not_read) <= _NO_WAY
+        conditions.set("AgentsReachable", "False", reason, f"{_cause(sums)} {no_way if blocked else ''}".rstrip())
 
 
 def breakers_closed(conditions: ConditionSet, sums: Tally) -> None:

@@ -11,7 +11,7 @@ from gpudiag_api.times import to_rfc3339
 from gpudiag_api.vocabulary import NotRead
 from gpudiag_operator.aggregate import budget, judged, shown
 from gpudiag_operator.aggregate.tally import Tally, tally
-from gpudiag_operator.aggregate.verdict import TEXT_LIMIT, message, verdict
+from gpudiag_operator.aggregate.verdict import NO_NODE, TEXT_LIMIT, message, verdict
 from gpudiag_operator.assess.policy import Judge, Row
 from gpudiag_operator.assess.words import NOT_READ
 from gpudiag_operator.conditions import ConditionSet, clip
@@ -40,6 +40,8 @@ class Aggregation(msgspec.Struct, frozen=True, kw_only=True):
     """Once: the run was ended by ``spec.deadline``."""
     stale: str = ""
     """Why the data is not fresh, for people; empty: it is."""
+    no_way: str = ""
+    """What to say when no agent at all can be connected to; see ``judged.agents_reachable``."""
     results: Sequence[NodeResult] = ()
     """detail: Full."""
 
@@ -56,7 +58,7 @@ def aggregate(request: Aggregation) -> GPUDiagnosticStatus:
     sums = tally(judge.row(state) for state in (*request.states, *ghosts))
     result = verdict(sums, spec.policy.tolerate)
     rows = sums.worst(shown.NODES)
-    text = message(result, sums, _worst_counted(sums, rows), show_pods=show_pods)
+    text = message(result, sums, _worst_counted(sums, rows), show_pods=show_pods, nobody=_nobody(spec))
     now = to_rfc3339(request.now)
     status = GPUDiagnosticStatus(
         observed_generation=request.generation,
@@ -84,6 +86,15 @@ def aggregate(request: Aggregation) -> GPUDiagnosticStatus:
     return budget.fit(status)
 
 
+def _nobody(spec: GPUDiagnosticSpec) -> str:
+    if spec.target is None or spec.target.pod_ref is None:
+        return NO_NODE
+    return (
+        f"no agent sees a GPU in the hands of Pod {spec.target.pod_ref.name} of this namespace; it is not running, "
+        "asks for none, or its node's agent cannot ask the kubelet (NoPodResources in status.agent.capabilities)"
+    )
+
+
 def _conditions(request: Aggregation, sums: Tally) -> tuple[Condition, ...]:
     stored = request.previous.conditions if request.previous is not None else ()
     conditions = ConditionSet(stored, generation=request.generation, now=request.now)
@@ -94,7 +105,7 @@ def _conditions(request: Aggregation, sums: Tally) -> tuple[Condition, ...]:
     else:
         conditions.drop("Complete")
     judged.gpus_healthy(conditions, sums)
-    judged.agents_reachable(conditions, sums)
+    judged.agents_reachable(conditions, sums, no_way=request.no_way)
     judged.breakers_closed(conditions, sums)
     return conditions.build()
 

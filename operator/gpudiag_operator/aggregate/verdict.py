@@ -6,7 +6,7 @@ from gpudiag_api.kinds.gpudiagnostic import Tolerate
 from gpudiag_api.vocabulary import Health
 from gpudiag_operator.aggregate.tally import Tally
 from gpudiag_operator.assess.policy import Row
-from gpudiag_operator.assess.words import ADVICE, NOT_READ, public_message, subject_name
+from gpudiag_operator.assess.words import NOT_READ, public_message, subject_name
 from gpudiag_operator.conditions import clip
 
 TEXT_LIMIT = 300
@@ -57,7 +57,10 @@ def plural(number: int, one: str) -> str:
     return f"{number} {one}" if number == 1 else f"{number} {one}s"
 
 
-def message(result: Verdict, sums: Tally, worst: Row | None, *, show_pods: bool) -> str:
+NO_NODE = "the target matches no GPU node; correct spec.target, or label the nodes it should match"
+
+
+def message(result: Verdict, sums: Tally, worst: Row | None, *, show_pods: bool, nobody: str = NO_NODE) -> str:
     """The verdict in one sentence: what is wrong, where, what to do.
 
     Args:
@@ -65,16 +68,17 @@ def message(result: Verdict, sums: Tally, worst: Row | None, *, show_pods: bool)
         sums: its numbers.
         worst: the worst row that counts; None when none does.
         show_pods: whether the reader may see Pods and processes.
+        nobody: why there may be no node, and what to do.
     """
     if worst is None:
         if sums.maintenance:
             return f"Unknown: all {plural(sums.maintenance, 'node')} targeted are under maintenance."
-        return "Unknown: the target matches no GPU node; correct spec.target, or label the nodes it should match."
+        return clip(f"Unknown: {nobody}.", 1024)
     if result.health is Health.HEALTHY:
         return f"Healthy: {plural(sums.counted_gpus, 'GPU')} on {plural(sums.counted_nodes, 'node')} work."
     parts = [*_numbers(sums), *_tolerated(result)]
     text = f"{result.health}: {', '.join(parts)}; worst: {worst.state.name}, {evidence(worst, show_pods=show_pods)}"
-    advice = ADVICE[worst.action]
+    advice = worst.action.advice
     return clip(f"{text.rstrip('. ')}; next: {advice}." if advice else f"{text.rstrip('. ')}.", 1024)
 
 

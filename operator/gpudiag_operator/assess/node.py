@@ -53,7 +53,7 @@ def assess(
     """
     known = _facts(reading.report, last)
     failure = _failure(reading, now)
-    known = _unread(known, failure) if failure else _judged(known)
+    known = _unread(known, failure) if failure else judged(known)
     return msgspec.structs.replace(
         known,
         name=reading.target.node,
@@ -63,6 +63,7 @@ def assess(
         breaker=reading.breaker,
         pod=reading.target.pod,
         maintenance=in_maintenance(spec, now),
+        details=reading.details,
     )
 
 
@@ -143,8 +144,11 @@ def last_known(findings: tuple[Finding, ...]) -> str:
     return f"; last known, at {worst.last_seen}: {worst.severity} {worst.reason} on {subject_name(worst.subject)}{more}"
 
 
-def _judged(known: NodeState) -> NodeState:
-    """``known.health`` is what the agent says of the node; it is never made better."""
+def judged(known: NodeState) -> NodeState:
+    """Health, reason and message from GPUs and findings.
+
+    ``known.health`` is what the agent says of the node; it is never made better.
+    """
     gap = blinding(known.capabilities)
     of = weigh.by_gpu(known.gpus, known.findings)
     floor = Health.UNKNOWN if gap else Health.HEALTHY

@@ -54,15 +54,6 @@ class Row(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return self.findings[0] if self.findings else None
 
 
-def unsupported(spec: GPUDiagnosticSpec) -> str | None:
-    """The path of a field whose behaviour is not built yet (condition Stalled, NotYetSupported); None: all is."""
-    if spec.target is not None and spec.target.pod_ref is not None:
-        return "spec.target.podRef"
-    if spec.detail == "Full":
-        return "spec.detail"
-    return None
-
-
 def row(state: NodeState, spec: GPUDiagnosticSpec) -> Row:
     """Judge one node. For many nodes make one :class:`Judge`.
 

@@ -1,24 +1,7 @@
-"""How the operator says things to people: actions as advice, subjects as names, lists as short sentences."""
+"""How the operator says things to people: subjects as names, verdicts as sentences."""
 
 from gpudiag_api.vocabulary import Action, NotRead
 from gpudiag_api.wire import Finding, Subject
-
-ADVICE: dict[Action, str] = {
-    Action.NONE: "",
-    Action.CHECK_APPLICATION: "check the application that used the GPU",
-    Action.UPDATE_DRIVER: "update the NVIDIA driver",
-    Action.RESTART_FABRIC_MANAGER: "restart the fabric manager",
-    Action.CHECK_COOLING: "check cooling and airflow",
-    Action.CHECK_POWER: "check the power supply",
-    Action.RESET_GPU_WHEN_IDLE: "reset the GPU when it is idle",
-    Action.DRAIN_AND_RESET_GPU: "drain the node and reset the GPU",
-    Action.REBOOT_NODE: "drain the node and reboot it",
-    Action.RESEAT_OR_CHECK_LINK: "reseat the GPU or check its link",
-    Action.RUN_DIAGNOSTICS: "take the node out of service and run the vendor's diagnostics",
-    Action.REPLACE_GPU: "take the node out of service and replace the GPU",
-    Action.CONTACT_SUPPORT: "contact the vendor's support",
-}
-"""What to do next, as the second half of a sentence; empty where nothing needs doing."""
 
 
 def subject_name(subject: Subject) -> str:
@@ -51,7 +34,7 @@ def sentence(verdict: str, evidence: str, action: Action, *, more: int = 0) -> s
     text = f"{verdict}: {evidence.rstrip('. ')}"
     if more:
         text += f" (and {more} more {'finding' if more == 1 else 'findings'})"
-    advice = ADVICE[action]
+    advice = action.advice
     return f"{text}; next: {advice}." if advice else f"{text}."
 
 

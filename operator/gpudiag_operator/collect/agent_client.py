@@ -12,9 +12,10 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import lru_cache
+from typing import TypeVar
 
 import aiohttp
 from yarl import URL
@@ -25,6 +26,7 @@ from gpudiag_operator.collect import body, classify
 from gpudiag_operator.collect.classify import Stage
 from gpudiag_operator.collect.limiter import Slot
 from gpudiag_operator.collect.outcome import Answer, FetchError, TokenSource
+from gpudiag_operator.collect.routes import Place, Route
 from gpudiag_operator.collect.settings import CollectSettings
 from gpudiag_operator.collect.staleness import check_fresh
 from gpudiag_operator.domain import AgentPod
@@ -32,18 +34,30 @@ from gpudiag_operator.domain import AgentPod
 _PROBLEM_BYTES = 4096
 _LIFETIME_JITTER = 0.2
 
+_T = TypeVar("_T")
+
 
 class _Call:
     """The progress of one call: its stage, and the slot it holds or not."""
 
-    __slots__ = ("slot", "stage")
+    __slots__ = ("_stages", "slot", "stage")
 
-    def __init__(self, slot: Slot) -> None:
+    def __init__(self, slot: Slot, stages: dict[Stage, int]) -> None:
         self.slot = slot
         self.stage = Stage.CONNECTING
+        self._stages = stages
+        stages[Stage.CONNECTING] += 1
+
+    def enter(self, stage: Stage) -> None:
+        self._stages[self.stage] -= 1
+        self._stages[stage] += 1
+        self.stage = stage
+
+    def end(self) -> None:
+        self._stages[self.stage] -= 1
 
     def sent(self) -> None:
-        self.stage = Stage.SENT
+        self.enter(Stage.SENT)
         self.slot.drop()
 
 
@@ -63,31 +77,45 @@ class _Endpoint:
 
     __slots__ = ("base", "renew_at", "urls", "where")
 
-    def __init__(self, ip: str, port: int, renew_at: float) -> None:
-        self.where = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-        self.base = f"http://{self.where}/v1/report"
+    def __init__(self, place: Place, renew_at: float) -> None:
+        self.where = place.where
+        self.base = place.base
         self.renew_at = renew_at
         self.urls: dict[str, URL] = {}
 
-    def url(self, query: str) -> URL:
-        found = self.urls.get(query)
+    def url(self, path: str) -> URL:
+        found = self.urls.get(path)
         if found is None:
-            found = self.urls[query] = URL(self.base + query, encoded=True)
+            found = self.urls[path] = URL(self.base + path, encoded=True)
         return found
 
 
 class AgentClient:
-    """The Fetcher over HTTP. Make it inside a running loop; ``close`` it."""
+    """The Fetcher over HTTP. Make it inside a running loop; ``close`` it.
+
+    Args:
+        settings: see there.
+        route: the way to the agents.
+        token: shown to agents.
+        rng: jitter.
+        wall: Unix seconds.
+    """
 
     def __init__(
         self,
         settings: CollectSettings,
         *,
+        route: Route,
         token: TokenSource = lambda: None,
         rng: random.Random | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self.calls = dict.fromkeys(Stage, 0)
+        """Calls under way by stage: connecting, sent and waiting for the first byte, reading the body."""
+        self.opened = 0
+        """Connections that were opened, all together."""
         self._settings = settings
+        self._route = route
         self._token = token
         self._rng = rng or random.Random()  # noqa: S311  (ids and jitter, no secrets)
         self._wall = wall
@@ -114,33 +142,68 @@ class AgentClient:
         run_id: str = "",
     ) -> Answer:
         """See ``Fetcher.fetch``."""
-        endpoint = self._endpoint(pod.ip, pod.port or self._settings.agent_port)
-        headers = self._headers(etag, run_id)
+        endpoint = self._endpoint(self._route.place(pod))
+        headers = await self._headers(etag, run_id)
         if self._loop.time() >= endpoint.renew_at:
             headers["Connection"] = "close"
             endpoint.renew_at = self._renewal()
         query = "?fresh=true" if fresh else f"?wait={wait:g}s" if wait and etag else ""
         session = self._short if fresh else self._kept
-        call = _Call(slot)
+
+        async def read(response: aiohttp.ClientResponse) -> Answer:
+            return await self._answer(response, pod.node, endpoint.where, known=known if etag else None)
+
+        request = session.get(endpoint.url(f"/v1/report{query}"), headers=headers, allow_redirects=False)
+        return await self._exchange(request, read, slot, endpoint.where, seconds=seconds, wait=wait if etag else 0.0)
+
+    async def get(self, pod: AgentPod, slot: Slot, path: str, *, seconds: float, run_id: str) -> bytes:
+        """See ``Fetcher.get``."""
+        endpoint = self._endpoint(self._route.place(pod))
+
+        async def read(response: aiohttp.ClientResponse) -> bytes:
+            if response.status != 200:
+                raise await self._refused(response, endpoint.where)
+            content = await body.read_bounded(response)
+            response.release()
+            return content
+
+        url, headers = endpoint.url(path), await self._headers(None, run_id)
+        request = self._short.get(url, headers=headers, allow_redirects=False)
+        return await self._exchange(request, read, slot, endpoint.where, seconds=seconds, wait=0.0)
+
+    async def _exchange(
+        self,
+        request: Awaitable[aiohttp.ClientResponse],
+        read: Callable[[aiohttp.ClientResponse], Awaitable[_T]],
+        slot: Slot,
+        where: str,
+        *,
+        seconds: float,
+        wait: float,
+    ) -> _T:
+        """Send a request and read its answer, each part within its time, the slot held only where it must be."""
+        call = _Call(slot, self.calls)
         _current.set(call)
-        total = seconds + (wait if etag else 0.0)
+        total = seconds + wait
         try:
             async with asyncio.timeout(total) as limit:
-                response = await session.get(endpoint.url(query), headers=headers, allow_redirects=False)
+                response = await request
                 try:
-                    call.stage = Stage.BODY
+                    call.enter(Stage.BODY)
                     await self._hold(slot, limit)
                     # What began to come must come now, however much of the poll's wait is left: it holds the slot.
                     limit.reschedule(min(limit.when() or math.inf, self._loop.time() + seconds))
-                    return await self._answer(response, pod.node, endpoint.where, known=known if etag else None)
+                    return await read(response)
                 except BaseException:
                     response.close()
                     raise
         except TimeoutError:
             spent = self._settings.node_timeout if call.stage is Stage.CONNECTING else total
-            raise classify.timed_out(call.stage, spent, endpoint.where) from None
+            raise classify.timed_out(call.stage, spent, where) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise classify.transport(error, endpoint.where, call.stage) from error
+            raise classify.transport(error, where, call.stage) from error
+        finally:
+            call.end()
 
     async def _hold(self, slot: Slot, limit: asyncio.Timeout) -> None:
         """Take the slot again; the wait for it is our congestion, so it is not on the node's clock."""
@@ -161,7 +224,7 @@ class AgentClient:
             report = body.parse(content, content_type=headers.get("Content-Type", ""), node=node)
             etag = headers.get("ETag")
         else:
-            raise classify.status(response.status, await response.content.read(_PROBLEM_BYTES), where)
+            raise await self._refused(response, where)
         confirmed = known if report is None else report
         if confirmed is not None:
             sampled_at, date = headers.get("X-Gpudiag-Sampled-At"), headers.get("Date")
@@ -169,9 +232,14 @@ class AgentClient:
         response.release()
         return Answer(report=report, etag=etag)
 
-    def _headers(self, etag: str | None, run_id: str) -> dict[str, str]:
+    async def _refused(self, response: aiohttp.ClientResponse, where: str) -> FetchError:
+        return self._route.refused(response.status, await response.content.read(_PROBLEM_BYTES), where)
+
+    async def _headers(self, etag: str | None, run_id: str) -> dict[str, str]:
         trace = _trace_id(run_id) if run_id else os.urandom(16).hex()
-        headers = {"X-Request-Id": run_id or trace, "traceparent": f"00-{trace}-{os.urandom(8).hex()}-01"}
+        headers = await self._route.headers()
+        headers["X-Request-Id"] = run_id or trace
+        headers["traceparent"] = f"00-{trace}-{os.urandom(8).hex()}-01"
         if etag is not None:
             headers["If-None-Match"] = etag
         try:
@@ -183,25 +251,30 @@ class AgentClient:
                 advice="check the projected token volume of the operator's Pod",
             ) from error
         if token:
-            headers["Authorization"] = f"Bearer {token}"
+            headers[self._route.token_header] = f"Bearer {token}"
         return headers
 
-    def _new_endpoint(self, ip: str, port: int) -> _Endpoint:
-        return _Endpoint(ip, port, self._renewal())
+    def _new_endpoint(self, place: Place) -> _Endpoint:
+        return _Endpoint(place, self._renewal())
 
     def _renewal(self) -> float:
         """When the connection made now is due: lifetimes differ, so that a fleet is not reconnected at once."""
         spread = self._rng.uniform(1 - _LIFETIME_JITTER, 1 + _LIFETIME_JITTER)
         return self._loop.time() + self._settings.connection_lifetime * spread
 
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        self.opened += 1
+        return _socket(address)
+
     def _session(self, *, force_close: bool) -> aiohttp.ClientSession:
         # No limit per host: a poller has one request in flight by construction, and two Pods that claim one
         # address must each be told apart (IdentityMismatch), not wait for each other.
         connector = aiohttp.TCPConnector(
             limit=0,
+            ssl=self._route.tls or True,
             force_close=force_close,
             keepalive_timeout=None if force_close else self._settings.connection_idle,
-            socket_factory=_socket,
+            socket_factory=self._socket,
         )
         return aiohttp.ClientSession(
             connector=connector,

@@ -52,14 +52,14 @@ def transport(error: Exception, where: str, stage: Stage) -> FetchError:
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return FetchError(NotRead.CONNECTION_CLOSED, f"{where} closed the connection without an answer")
     if isinstance(error, aiohttp.ClientResponseError):  # what came back is no HTTP
-        return FetchError(NotRead.BAD_RESPONSE, f"{where} does not speak HTTP as it should: {_short(error.message)}")
+        return FetchError(NotRead.BAD_RESPONSE, f"{where} does not speak HTTP as it should: {short(error.message)}")
     if isinstance(error, OSError):
         return _socket(error, where, stage)
-    return FetchError(NotRead.BAD_RESPONSE, f"{where}: {_short(str(error) or type(error).__name__)}")
+    return FetchError(NotRead.BAD_RESPONSE, f"{where}: {short(str(error) or type(error).__name__)}")
 
 
 def _socket(error: OSError, where: str, stage: Stage) -> FetchError:
-    said = _short(error.strerror or str(error))
+    said = short(error.strerror or str(error))
     if error.errno in _OURS:
         return FetchError(
             NotRead.TIMEOUT,
@@ -77,7 +77,7 @@ def _socket(error: OSError, where: str, stage: Stage) -> FetchError:
 def status(code: int, body: bytes, where: str) -> FetchError:
     """An HTTP status other than 200 and 304, with the first bytes of its body."""
     problem = _problem(body)
-    said = _short(problem.detail or problem.title)
+    said = short(problem.detail or problem.title)
     what = f"{where} answered HTTP {code}" + (f": {said}" if said else "")
     if code in (401, 403):
         return FetchError(NotRead.UNAUTHORIZED, what)
@@ -95,6 +95,6 @@ def _problem(body: bytes) -> Problem:
         return Problem()
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """A stranger's words, fit for one line of a message."""
     return "".join(letter if letter.isprintable() else " " for letter in text[:160])

@@ -14,6 +14,7 @@ from functools import partial
 from gpudiag_api.vocabulary import BreakerState, NotRead
 from gpudiag_operator.collect.breaker import Breaker, Override
 from gpudiag_operator.collect.fresh import OnProgress, fetch_fresh
+from gpudiag_operator.collect.limiter import Limiter
 from gpudiag_operator.collect.outcome import Answer, CollectMetrics, Fetcher, FetchError, NoMetrics
 from gpudiag_operator.collect.poller import Caller, poll_forever
 from gpudiag_operator.collect.record import NodeRecord
@@ -21,6 +22,9 @@ from gpudiag_operator.collect.settings import CollectSettings
 from gpudiag_operator.domain import BreakerSnapshot, Failure, Reading, Target
 
 log = logging.getLogger(__name__)
+
+Stranger = tuple[Target, BreakerSnapshot, Failure | None]
+"""A node that another process polls: where its agent is, and what its GPUNode says of breaker and failure."""
 
 
 class Collector:
@@ -34,6 +38,7 @@ class Collector:
         metrics: counters of the application.
         rng: jitter.
         wall: Unix seconds.
+        strangers: finds a node that is no target here, for fresh reads; None: it is no target anywhere.
     """
 
     def __init__(
@@ -45,7 +50,9 @@ class Collector:
         metrics: CollectMetrics | None = None,
         rng: random.Random | None = None,
         wall: Callable[[], float] = time.time,
+        strangers: Callable[[str], Stranger | None] = lambda _: None,
     ) -> None:
+        self._strangers = strangers
         self._settings = settings
         self._listener = listener
         self._metrics = metrics or NoMetrics()
@@ -161,17 +168,29 @@ class Collector:
         return self._caller.progress_age()
 
     async def fetch_fresh(
-        self, nodes: Collection[str], *, deadline: float, run_id: str, on_progress: OnProgress | None = None
+        self,
+        nodes: Collection[str],
+        *,
+        deadline: float,
+        run_id: str,
+        full: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> dict[str, Reading]:
         """Read nodes afresh for a ``Once`` run; see :func:`.fresh.fetch_fresh`. Changes nothing here."""
         return await fetch_fresh(
-            {node: self._records.get(node) for node in nodes},
+            {node: self._records.get(node) or self._stranger(node) for node in nodes},
             self._caller,
             deadline=deadline,
             run_id=run_id,
+            full=full,
             wall=self._wall,
             on_progress=on_progress,
         )
+
+    @property
+    def limiter(self) -> Limiter:
+        """The global limit, for metrics."""
+        return self._caller.limiter
 
     async def close(self) -> None:
         """Stop all polls."""
@@ -197,6 +216,18 @@ class Collector:
         self._tell(record)
 
     # Within
+
+    def _stranger(self, node: str) -> NodeRecord | None:
+        """A record for one fresh read of a node that another process polls: its breaker is looked at, not kept."""
+        found = self._strangers(node)
+        if found is None:
+            return None
+        target, snapshot, failure = found
+        breaker = Breaker(node, self._settings.breaker, monotonic=self._loop.time, wall=self._wall, rng=self._rng)
+        record = NodeRecord(target, breaker)
+        record.restore(snapshot, failure)
+        breaker.set_override(self._overrides.get(node, Override.AUTO))
+        return record
 
     def _new_record(self, target: Target) -> NodeRecord:
         breaker = Breaker(

@@ -25,6 +25,7 @@ async def fetch_fresh(
     deadline: float,
     run_id: str,
     wall: Callable[[], float],
+    full: bool = False,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Reading]:
     """Read nodes afresh.
@@ -35,6 +36,7 @@ async def fetch_fresh(
         deadline: seconds from now, by which this returns with what there is.
         run_id: sent along as correlation id.
         wall: Unix seconds.
+        full: ask for flight recorder, topology and processes as well.
         on_progress: see there.
 
     Returns:
@@ -45,7 +47,7 @@ async def fetch_fresh(
     done: dict[str, Reading] = {}
 
     async def read(node: str, record: NodeRecord) -> None:
-        done[node] = await _read(record, caller, run_id, wall)
+        done[node] = await _read(record, caller, run_id, wall, full=full)
         if on_progress is not None:
             on_progress(len(done), len(records))
 
@@ -68,11 +70,12 @@ async def fetch_fresh(
     return done
 
 
-async def _read(record: NodeRecord, caller: Caller, run_id: str, wall: Callable[[], float]) -> Reading:
+async def _read(record: NodeRecord, caller: Caller, run_id: str, wall: Callable[[], float], *, full: bool) -> Reading:
     slot = Slot(caller.limiter, urgent=True)
     await slot.hold()
     try:
         answer = await caller.fresh(record, slot, run_id)
+        details = await caller.details(record, slot, run_id) if full else None
     except FetchError as error:
         return _failed(record, error.reason, error.message, wall())
     finally:
@@ -83,6 +86,7 @@ async def _read(record: NodeRecord, caller: Caller, run_id: str, wall: Callable[
         etag=answer.etag,
         breaker=record.breaker.snapshot(),
         read_at=wall(),
+        details=details,
     )
 
 

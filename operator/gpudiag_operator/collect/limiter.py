@@ -16,6 +16,10 @@ class Limiter:
     def __init__(self, slots: int) -> None:
         if slots < 1:
             raise ValueError(f"the limit must be at least 1, not {slots}")
+        self.waits = 0
+        """How often somebody had to wait."""
+        self.waited_seconds = 0.0
+        """How long they waited, all together."""
         self._free = slots
         self._urgent: deque[asyncio.Future[None]] = deque()
         self._normal: deque[asyncio.Future[None]] = deque()
@@ -42,8 +46,11 @@ class Limiter:
         if self.try_acquire():
             return
         queue = self._urgent if urgent else self._normal
-        turn = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
         queue.append(turn)
+        self.waits += 1
+        began = loop.time()
         try:
             await turn
         except asyncio.CancelledError:
@@ -53,6 +60,8 @@ class Limiter:
                 with suppress(ValueError):  # release has passed over it already
                     queue.remove(turn)
             raise
+        finally:
+            self.waited_seconds += loop.time() - began
 
     def release(self) -> None:
         """Give a slot back, to the first who waits."""

@@ -93,6 +93,24 @@ class Fetcher(Protocol):
         """
         ...
 
+    async def get(self, pod: AgentPod, slot: Slot, path: str, *, seconds: float, run_id: str) -> bytes:
+        """Ask for another path, over a connection of its own that is closed afterwards.
+
+        Args:
+            pod: whom to ask.
+            slot: held by the caller; let go while the agent thinks, held again while its answer is read.
+            path: with its query, for example ``/v1/timeline?points=60``.
+            seconds: bound of the whole call.
+            run_id: correlation id.
+
+        Returns:
+            The decompressed body, at most 1 MiB.
+
+        Raises:
+            FetchError: no usable answer.
+        """
+        ...
+
 
 class CollectMetrics(Protocol):
     """Counted by the application."""

@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gpudiag_api.vocabulary import BreakerState, Health
+from gpudiag_operator.collect.details import fetch_details
 from gpudiag_operator.collect.limiter import Limiter, RetryBudget, Slot
 from gpudiag_operator.collect.outcome import ANSWERED, REPEATABLE, Answer, CollectMetrics, Fetcher, FetchError
 from gpudiag_operator.collect.permit import Permit
 from gpudiag_operator.collect.record import NodeRecord
 from gpudiag_operator.collect.settings import CollectSettings
+from gpudiag_operator.domain import NodeDetails
 from gpudiag_operator.kube.retry import Backoff
 
 _RETRY_PAUSE = (0.05, 0.15)
@@ -49,6 +51,17 @@ class Caller:
     async def fresh(self, record: NodeRecord, slot: Slot, run_id: str) -> Answer:
         """Read an agent afresh, with the slot held, for a ``Once`` run."""
         return await self._measured(slot, lambda _: self._fresh(record, slot, run_id))
+
+    async def details(self, record: NodeRecord, slot: Slot, run_id: str) -> NodeDetails:
+        """Ask for what a report does not hold, with the slot held; what does not come is named in the result."""
+        pod = record.target.pod
+        assert pod is not None, "only unblocked targets are read"
+
+        async def get(path: str) -> bytes:
+            await slot.hold()
+            return await self._fetcher.get(pod, slot, path, seconds=self.settings.node_timeout, run_id=run_id)
+
+        return await fetch_details(record.target.node, get)
 
     async def _poll(self, record: NodeRecord, slot: Slot, wait: float) -> Answer:
         pod = record.target.pod

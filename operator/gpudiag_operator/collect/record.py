@@ -12,6 +12,8 @@ AT_ONCE = frozenset({NotRead.NODE_NOT_READY, NotRead.NODE_GONE, NotRead.FORCED_O
 _NOTHING = (None, None, BreakerState.CLOSED)
 """No report, no failure that counts, a closed breaker: nothing that anybody could use."""
 
+_OPEN = " (the circuit breaker is open;"
+
 
 class NodeRecord:
     """One node's target, last good report, present run of failures, and breaker.
@@ -78,7 +80,8 @@ class NodeRecord:
             self.cause = (NotRead.CIRCUIT_OPEN, message)
             self.since = snapshot.opened_at or 0.0
         else:
-            self.cause = (failure.reason, failure.message)
+            # Said anew below; what is stored says it already.
+            self.cause = (failure.reason, failure.message.partition(_OPEN)[0])
             self.since = failure.since
         self.declared = True
 
@@ -89,7 +92,7 @@ class NodeRecord:
         reason, message = self.cause
         if reason is not NotRead.CIRCUIT_OPEN and self.breaker.state is BreakerState.OPEN:
             failures = self.breaker.snapshot().failures
-            message = f"{message} (the circuit breaker is open; failures in a row: {failures})"
+            message = f"{message}{_OPEN} failures in a row: {failures})"
         return Failure(reason=reason, message=message, since=self.since)
 
     def reading(self) -> Reading:

@@ -42,8 +42,6 @@ class CollectSettings:
     least four times within ``unreachable_after``, so that an agent that is back in time is seen in time."""
     minimum_interval: float = 1.0
     """Between the starts of two polls of a node: an agent whose meaning changes all the time is not asked faster."""
-    agent_port: int = 9810
-    """For Pods without a port named ``http``."""
     connection_lifetime: float = 7200.0
     """A kept connection is closed after so long, ± 20 %."""
     connection_idle: float = 300.0

@@ -8,6 +8,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from gpudiag_operator.diagnostics.registry import Key
 from gpudiag_operator.domain import NodeState
@@ -15,8 +16,25 @@ from gpudiag_operator.observability.logs import bound
 
 log = logging.getLogger(__name__)
 
-FreshReads = Callable[[Sequence[str], float, str], Awaitable[Mapping[str, NodeState]]]
-"""Reads nodes afresh: (names in order of urgency, seconds of deadline, run id) → a state for every name."""
+
+class FreshReads(Protocol):
+    """``fleet.Fleet.read_fresh``."""
+
+    def __call__(
+        self, names: Sequence[str], deadline: float, run_id: str, *, full: bool
+    ) -> Awaitable[Mapping[str, NodeState]]:
+        """Read nodes afresh.
+
+        Args:
+            names: in order of urgency.
+            deadline: seconds.
+            run_id: correlation id.
+            full: with flight recorder, topology and processes.
+
+        Returns:
+            A state for every name.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +59,8 @@ class Order:
     missing: Sequence[str]
     deadline: float
     """Seconds."""
+    full: bool = False
+    """Whether ``spec.detail`` is Full."""
     done: Callable[[Outcome | None], None]
     """Called at the end, unless the run was cancelled; with None when a bug ended it."""
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -107,7 +127,7 @@ class OnceRuns:
         with bound(runID=order.run_id, diagnostic=str(order.key)):
             started_at, began = self._wall(), self._monotonic()
             log.info("run of %d nodes started", len(order.names))
-            found = await self._read(order.names, order.deadline, order.run_id) if order.names else {}
+            found = await self._read_all(order) if order.names else {}
             spent = self._monotonic() - began
             outcome = Outcome(
                 run_id=order.run_id,
@@ -119,6 +139,9 @@ class OnceRuns:
             log.info("run ended after %.1f s", spent)
             self._tasks.pop(order.key, None)
             order.done(outcome)
+
+    async def _read_all(self, order: Order) -> Mapping[str, NodeState]:
+        return await self._read(order.names, order.deadline, order.run_id, full=order.full)
 
     def _ended(self, order: Order, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None:

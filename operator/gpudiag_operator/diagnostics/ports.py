@@ -39,6 +39,7 @@ class Surroundings:
         monotonic: seconds of a clock that never jumps.
         wall: Unix seconds.
         own_namespace: where diagnostics may show Pods of any namespace.
+        no_way: what to say when no agent at all can be connected to.
     """
 
     warm: Callable[[], bool]
@@ -47,3 +48,4 @@ class Surroundings:
     monotonic: Callable[[], float]
     wall: Callable[[], float]
     own_namespace: str
+    no_way: str = ""

@@ -34,6 +34,8 @@ WARM_SECONDS = 0.25
 """How often to look whether the fleet is known yet."""
 SLICE_SECONDS = 0.1
 """Judging goes on for so long (and to the end of the judgement under way) before others get the loop."""
+MAX_FULL_NODES = 10
+"""A status has room for so many nodes in full (design, section 4.1)."""
 RERUN_SECONDS = 60.0
 """After a run that a bug of ours ended."""
 
@@ -155,7 +157,7 @@ class Scheduler:
         entry.generation = diagnostic.generation
         self._runs.cancel(diagnostic.key)
         if readable:
-            self._index.set(diagnostic.key, scope_of(diagnostic.spec.target))
+            self._index.assign(diagnostic.key, scope_of(diagnostic))
         entry.pacing = Pacing(
             interval=durations.parse(diagnostic.spec.interval), confirm_at=self._statuses.confirm_at(entry.known)
         )
@@ -228,6 +230,9 @@ class Scheduler:
             self._waiting[key] = None
             return self._progress(diagnostic, entry, Phase.PENDING, "waits for other runs to end")
         states, missing = self._index.states(key)
+        full = diagnostic.spec.detail == "Full"
+        if full and len(states) > MAX_FULL_NODES:
+            return self._stall(diagnostic, entry, Stall.TOO_MANY_NODES_FOR_FULL, _too_many(len(states)))
         states.sort(key=lambda state: -state.health.badness)
         self._progress(diagnostic, entry, Phase.RUNNING)
         self._runs.start(
@@ -236,6 +241,7 @@ class Scheduler:
                 names=[state.name for state in states],
                 missing=missing,
                 deadline=durations.parse(diagnostic.spec.deadline),
+                full=full,
                 done=lambda outcome: self._finish(diagnostic, entry, outcome),
             )
         )
@@ -249,7 +255,7 @@ class Scheduler:
         status = self._statuses.judged(
             diagnostic,
             entry.known,
-            states=outcome.states,
+            states=self._index.narrowed(diagnostic.key, outcome.states),
             missing=outcome.missing,
             run_id=outcome.run_id,
             started_at=outcome.started_at,
@@ -302,6 +308,13 @@ class Scheduler:
         if critical != self._critical:
             self._critical = critical
             self._around.critical_xids(critical)
+
+
+def _too_many(count: int) -> str:
+    return (
+        f"detail: Full is for at most {MAX_FULL_NODES} nodes and the target has {count}; name fewer in "
+        "spec.target.nodeNames, or use detail: Summary"
+    )
 
 
 def _critical(diagnostics: Iterable[Diagnostic | None]) -> Iterable[int]:

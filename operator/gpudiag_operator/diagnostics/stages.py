@@ -8,7 +8,7 @@ from gpudiag_api import durations
 from gpudiag_api.kinds import GPUDiagnosticStatus
 from gpudiag_api.times import from_rfc3339
 from gpudiag_operator.aggregate.progress import Stall
-from gpudiag_operator.assess.policy import Judge, unsupported
+from gpudiag_operator.assess.policy import Judge
 from gpudiag_operator.diagnostics.registry import Diagnostic
 from gpudiag_operator.diagnostics.targets import scope_of
 from gpudiag_operator.kube.selectors import SelectorError
@@ -36,11 +36,8 @@ def stall(diagnostic: Diagnostic, excess: str | None) -> tuple[Stall, str] | Non
         return Stall.TOO_MANY_DIAGNOSTICS, excess
     if diagnostic.problem:
         return Stall.NOT_YET_SUPPORTED, diagnostic.problem
-    path = unsupported(diagnostic.spec)
-    if path is not None:
-        return Stall.NOT_YET_SUPPORTED, f"{path} is not supported by this version yet; leave it out"
     try:
-        scope_of(diagnostic.spec.target)
+        scope_of(diagnostic)
         Judge(diagnostic.spec)
     except SelectorError as error:
         return Stall.INVALID_TARGET, str(error)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from gpudiag_api.kinds import GPUDiagnosticStatus
 from gpudiag_api.times import from_rfc3339
 from gpudiag_operator.aggregate.progress import Phase, Stall, progress, stalled
+from gpudiag_operator.aggregate.results import results
 from gpudiag_operator.aggregate.status import Aggregation, aggregate
 from gpudiag_operator.diagnostics.pacing import CONFIRM_SECONDS
 from gpudiag_operator.diagnostics.ports import Surroundings
@@ -44,6 +45,8 @@ class Statuses:
             deadline_exceeded: it was ended by its deadline.
         """
         now = self._around.wall()
+        namespace = diagnostic.key.namespace
+        show_pods = namespace == self._around.own_namespace
         return aggregate(
             Aggregation(
                 spec=diagnostic.spec,
@@ -54,9 +57,11 @@ class Statuses:
                 now=now,
                 missing=missing,
                 previous=known,
-                show_pods=diagnostic.key.namespace == self._around.own_namespace,
+                show_pods=show_pods,
                 deadline_exceeded=deadline_exceeded,
                 stale=self._around.stale(),
+                no_way=self._around.no_way,
+                results=results(states, namespace=namespace, show_pods=show_pods),
             )
         )
 

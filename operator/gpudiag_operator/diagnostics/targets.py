@@ -5,14 +5,18 @@ one pool cost one match.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-from gpudiag_api.kinds.gpudiagnostic import Target
-from gpudiag_operator.diagnostics.registry import Key
+from gpudiag_operator.assess.narrow import holds, narrowed
+from gpudiag_operator.diagnostics.registry import Diagnostic, Key
 from gpudiag_operator.domain import NodeState, NodeStore
 from gpudiag_operator.kube.selectors import EVERYTHING, Selector, from_object
+
+_Pod = tuple[str, str]
+"""Namespace and name."""
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -21,18 +25,23 @@ class Scope(msgspec.Struct, frozen=True):
     selector: Selector = EVERYTHING
     names: frozenset[str] | None = None
     """Set: these, and the selector is not looked at."""
+    pod: tuple[str, str] | None = None
+    """Namespace and name of a Pod. Set: the nodes whose GPUs it holds, and of them its GPUs alone."""
 
 
-def scope_of(target: Target | None) -> Scope:
+def scope_of(diagnostic: Diagnostic) -> Scope:
     """Read a diagnostic's target; none means every GPU node.
 
     Raises:
         SelectorError: the selector means nothing.
     """
+    target = diagnostic.spec.target
     if target is None:
         return Scope()
     if target.node_names is not None:
         return Scope(names=frozenset(target.node_names))
+    if target.pod_ref is not None:
+        return Scope(pod=(diagnostic.key.namespace, target.pod_ref.name))
     if target.node_selector is not None:
         return Scope(selector=from_object(target.node_selector.model_dump(by_alias=True, exclude_none=True)))
     return Scope()
@@ -46,30 +55,37 @@ class TargetIndex:
         self._scopes: dict[Key, Scope] = {}
         self._by_selector: defaultdict[Selector, set[Key]] = defaultdict(set)
         self._by_name: defaultdict[str, set[Key]] = defaultdict(set)
+        self._by_pod: defaultdict[_Pod, set[Key]] = defaultdict(set)
         self._labels: dict[str, Mapping[str, str]] = {}
+        self._pods: dict[str, frozenset[_Pod]] = {}
+        """Pods with a diagnostic, by the node whose GPUs they held when it changed last."""
 
-    def set(self, key: Key, scope: Scope) -> None:
+    def assign(self, key: Key, scope: Scope) -> None:
         """A diagnostic asks about these nodes from now on."""
         self.remove(key)
         self._scopes[key] = scope
-        if scope.names is None:
-            self._by_selector[scope.selector].add(key)
-        for name in scope.names or ():
-            self._by_name[name].add(key)
+        for group, member in self._places(scope):
+            group[member].add(key)
 
     def remove(self, key: Key) -> None:
         """A diagnostic asks about nothing any more."""
         scope = self._scopes.pop(key, None)
         if scope is None:
             return
-        if scope.names is None:
-            self._by_selector[scope.selector].discard(key)
-            if not self._by_selector[scope.selector]:
-                del self._by_selector[scope.selector]
-        for name in scope.names or ():
-            self._by_name[name].discard(key)
-            if not self._by_name[name]:
-                del self._by_name[name]
+        for group, member in self._places(scope):
+            group[member].discard(key)
+            if not group[member]:
+                del group[member]
+
+    def _places(self, scope: Scope) -> Iterator[tuple[defaultdict[Any, set[Key]], Any]]:
+        """Where a scope is filed."""
+        if scope.pod is not None:
+            yield self._by_pod, scope.pod
+        elif scope.names is None:
+            yield self._by_selector, scope.selector
+        else:
+            for name in scope.names:
+                yield self._by_name, name
 
     def concerned(self, node: str) -> Collection[Key]:
         """Diagnostics that a change of this node concerns: those it belongs to now, or belonged to before."""
@@ -82,11 +98,29 @@ class TargetIndex:
             now = state is not None and selector.matches(state.labels)
             if now or (before is not None and selector.matches(before)):
                 found |= keys
-        return found
+        return found | self._concerned_pods(node, state)
+
+    def _concerned_pods(self, node: str, state: NodeState | None) -> set[Key]:
+        """Diagnostics of Pods that hold the node's GPUs, or held them before."""
+        before = self._pods.pop(node, frozenset())
+        if not self._by_pod:
+            return set()
+        held = state.allocations if state is not None else ()
+        now = frozenset(pod for one in held if (pod := (one.namespace, one.pod)) in self._by_pod)
+        if now:
+            self._pods[node] = now
+        return {key for pod in now | before for key in self._by_pod.get(pod, ())}
+
+    def narrowed(self, key: Key, states: Sequence[NodeState]) -> list[NodeState]:
+        """Nodes of a diagnostic, as read now, with what its target leaves of them."""
+        pod = self._scopes[key].pod
+        return list(states) if pod is None else [narrowed(state, *pod) for state in states]
 
     def states(self, key: Key) -> tuple[list[NodeState], list[str]]:
-        """The nodes of a diagnostic, and the names it gives that are no GPU nodes."""
+        """The nodes of a diagnostic, narrowed to its Pod's GPUs, and the names it gives that are no GPU nodes."""
         scope = self._scopes[key]
+        if scope.pod is not None:
+            return self.narrowed(key, [state for state in self._store.all() if holds(state, *scope.pod)]), []
         if scope.names is None:
             return [state for state in self._store.all() if scope.selector.matches(state.labels)], []
         found = {name: self._store.get(name) for name in sorted(scope.names)}

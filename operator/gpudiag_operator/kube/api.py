@@ -49,10 +49,14 @@ class KubeAPI(Protocol):
         resource_version: str,
         label_selector: str = "",
         field_selector: str = "",
+        initial_events: bool = False,
         timeout_seconds: int = 290,
         inactivity_seconds: float = 120.0,
     ) -> AsyncGenerator[WatchEvent, None]:
         """Watch from ``resource_version`` on, bookmarks included, until the server ends it.
+
+        With ``initial_events`` all present objects come first, as if added, ended by a bookmark that says so
+        (``WatchList``, KEP-3157); ``resource_version`` is then "". A server without it answers 400 or 422.
 
         Raises ApiUnavailable when nothing at all arrives for ``inactivity_seconds``.
         """

@@ -95,6 +95,7 @@ class KubeClient:
         resource_version: str,
         label_selector: str = "",
         field_selector: str = "",
+        initial_events: bool = False,
         timeout_seconds: int = 290,
         inactivity_seconds: float = 120.0,
     ) -> AsyncGenerator[WatchEvent, None]:
@@ -105,6 +106,8 @@ class KubeClient:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(timeout_seconds),
         }
+        if initial_events:
+            query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
         # The server ends the watch; beyond that a total bound only catches a server that does not.
         limits = aiohttp.ClientTimeout(
             total=timeout_seconds + 60, sock_connect=_CONNECT_SECONDS, sock_read=inactivity_seconds

@@ -4,6 +4,9 @@ The operator's own, because kopf's index is quadratic in the number of objects a
 750 MB. What it promises: after ``synced`` the copy is that of some recent moment; deletions that happened while the
 watch was down are found by the next list and told like any other; and an API server that is away for any time only
 makes the copy older.
+
+The first copy, and each one after a gap, is streamed where the server can (``WatchList``, on by default from Kubernetes
+1.34: the server needs not hold a whole list in memory), else listed in chunks.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 
 import msgspec
 
+from gpudiag_operator.kube import heads
 from gpudiag_operator.kube.api import KubeAPI, WatchEvent
 from gpudiag_operator.kube.errors import ApiError, ApiUnavailable
 from gpudiag_operator.kube.retry import Backoff
@@ -57,16 +61,8 @@ class ReflectorMetrics(Protocol):
         ...
 
 
-class _Meta(msgspec.Struct, rename="camel"):
-    name: str = ""
-    resource_version: str = ""
-
-
-class _Head(msgspec.Struct):
-    metadata: _Meta
-
-
-_head_decoder = msgspec.json.Decoder(_Head)
+_NO_WATCH_LIST = frozenset({400, 422})
+"""What servers say that cannot stream a list: an unknown parameter, or a feature that is switched off."""
 
 
 class Reflector(Generic[T]):
@@ -79,6 +75,7 @@ class Reflector(Generic[T]):
             is of no interest. ``msgspec.DecodeError`` from it skips that object with a warning.
         label_selector: for the API server, in text form.
         resource: the name in logs and metrics; default: the end of ``path``.
+        qualified: name objects ``namespace/name``: for a collection over all namespaces.
         page: objects per chunk of a list.
         watch_seconds: how long one watch lasts, ± 10 % so that watches do not end together.
         backoff: delays after faults; default 0.5 s doubling to 30 s.
@@ -94,6 +91,7 @@ class Reflector(Generic[T]):
         *,
         label_selector: str = "",
         resource: str | None = None,
+        qualified: bool = False,
         page: int = 500,
         watch_seconds: float = 290.0,
         inactivity_seconds: float = 120.0,
@@ -109,6 +107,7 @@ class Reflector(Generic[T]):
         self._path = path
         self._project = project
         self._selector = label_selector
+        self._qualified = qualified
         self._page = page
         self._watch_seconds = watch_seconds
         self._inactivity = inactivity_seconds
@@ -120,7 +119,10 @@ class Reflector(Generic[T]):
         self._listeners: list[Listener[T]] = []
         self._version: str | None = None
         self._barren = 0
+        self._streams = True
+        """Until the server says that it cannot."""
         self._heard_at: float | None = None
+        self._behind_since: float | None = None
 
     @property
     def items(self) -> Mapping[str, T]:
@@ -130,6 +132,10 @@ class Reflector(Generic[T]):
     def last_event_age(self) -> float | None:
         """Seconds since the API server last said anything (page, event or bookmark); None before the first time."""
         return None if self._heard_at is None else self._monotonic() - self._heard_at
+
+    def lag(self) -> float:
+        """Seconds since a list or watch failed after which nothing was heard; 0 while the copy is current."""
+        return 0.0 if self._behind_since is None else self._monotonic() - self._behind_since
 
     def add_listener(self, listener: Listener[T]) -> None:
         """Tell ``listener`` of all present objects now, and of every change from now on."""
@@ -142,11 +148,14 @@ class Reflector(Generic[T]):
         while True:
             asked: float | None = None
             try:
-                if self._version is None:
+                if self._version is None and not self._streams:
                     await self._list()
-                await self._watch(self._version or "")
+                await self._watch()
                 continue
             except ApiError as error:
+                if self._version is None and self._streams and error.status in _NO_WATCH_LIST:
+                    self._streams = False
+                    continue
                 if error.gone:
                     self._note("Gone", error)
                     self._version = None
@@ -163,7 +172,13 @@ class Reflector(Generic[T]):
                 self._version = None
             await asyncio.sleep(self._backoff.next(asked))
 
+    def _heard(self) -> None:
+        self._heard_at = self._monotonic()
+        self._behind_since = None
+
     def _note(self, reason: str, error: Exception) -> None:
+        if self._behind_since is None:
+            self._behind_since = self._monotonic()
         log.warning("%s: %s; going on from there", self.resource, error)
         if self._metrics is not None:
             self._metrics.watch_failed(self.resource, reason)
@@ -174,13 +189,17 @@ class Reflector(Generic[T]):
         pages = self._api.list_pages(self._path, label_selector=self._selector, limit=self._page)
         async with aclosing(pages):
             async for page in pages:
-                self._heard_at = self._monotonic()
+                self._heard()
                 version = page.resource_version
                 for raw in page.items:
-                    name = _head(raw).name
+                    name = heads.head(raw).key(qualified=self._qualified)
                     item = self._read(name, raw)
                     if item is not None:
                         found[name] = item
+        self._complete(found, version)
+
+    def _complete(self, found: dict[str, T], version: str) -> None:
+        """Take a complete list for the truth: what it lacks was deleted while nobody looked."""
         self._replace(found)
         self._version = version
         self._backoff.reset()
@@ -189,41 +208,62 @@ class Reflector(Generic[T]):
         self.synced.set()
 
     def _replace(self, found: dict[str, T]) -> None:
-        """Take a complete list for the truth: what it lacks was deleted while nobody looked."""
         for name in [name for name in self._items if name not in found]:
             self._delete(name)
         for name, item in found.items():
             self._upsert(name, item)
 
-    async def _watch(self, version: str) -> None:
+    async def _watch(self) -> None:
+        """Watch from where we are; from nowhere, every object that is there comes first."""
+        initial: dict[str, T] | None = {} if self._version is None else None
         events = self._api.watch(
             self._path,
-            resource_version=version,
+            resource_version=self._version or "",
             label_selector=self._selector,
+            initial_events=initial is not None,
             timeout_seconds=round(self._watch_seconds * self._rng.uniform(0.9, 1.1)),
             inactivity_seconds=self._inactivity,
         )
         began = self._monotonic()
         async with aclosing(events):
             async for event in events:
-                self._heard_at = self._monotonic()
-                self._apply(event)
+                self._heard()
+                if initial is None:
+                    self._apply(event)
+                elif self._collect(event, initial):
+                    initial = None
                 self._barren = 0
                 self._backoff.reset()
         if self._monotonic() - began < 1.0:
             # A server, or something between, that ends watches at once must not be asked in a tight loop.
             raise ApiUnavailable(f"watch of {self._path}: ended at once")
 
+    def _collect(self, event: WatchEvent, found: dict[str, T]) -> bool:
+        """Take one of the objects that are there already; true when these are all."""
+        if event.type == "BOOKMARK":
+            version = heads.end_of_initial_events(event.object)
+            if version is not None:
+                self._complete(found, version)
+            return version is not None
+        name = heads.head(event.object).key(qualified=self._qualified)
+        item = None if event.type == "DELETED" else self._read(name, event.object)
+        if item is None:
+            found.pop(name, None)
+        else:
+            found[name] = item
+        return False
+
     def _apply(self, event: WatchEvent) -> None:
-        head = _head(event.object)
+        head = heads.head(event.object)
+        name = head.key(qualified=self._qualified)
         if event.type == "DELETED":
-            self._delete(head.name)
+            self._delete(name)
         elif event.type != "BOOKMARK":
-            item = self._read(head.name, event.object)
+            item = self._read(name, event.object)
             if item is None:
-                self._delete(head.name)
+                self._delete(name)
             else:
-                self._upsert(head.name, item)
+                self._upsert(name, item)
         self._version = head.resource_version or self._version
 
     def _read(self, name: str, raw: msgspec.Raw) -> T | None:
@@ -244,15 +284,3 @@ class Reflector(Generic[T]):
         if self._items.pop(name, None) is not None:
             for listener in self._listeners:
                 listener.delete(name)
-
-
-def _head(raw: msgspec.Raw) -> _Meta:
-    """Name and resource version of any object.
-
-    Raises:
-        ApiUnavailable: it has no metadata, so it is no object of an API server.
-    """
-    try:
-        return _head_decoder.decode(raw).metadata
-    except msgspec.DecodeError as error:
-        raise ApiUnavailable(f"not an object of an API server: {error}") from error

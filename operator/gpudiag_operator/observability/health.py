@@ -23,6 +23,8 @@ class Health:
     monotonic: Callable[[], float] = time.monotonic
     live: dict[str, Callable[[], str | None]] = field(default_factory=dict)
     ready: dict[str, Callable[[], str | None]] = field(default_factory=dict)
+    role: Callable[[], str] = lambda: ""
+    """What the process does at present, for people; part of each answer."""
     lag: float = 0.0
     """Seconds by which the event loop came late the last time it was measured."""
 

@@ -52,7 +52,10 @@ class Server:
 
     def _answer(self, *, ready: bool) -> web.Response:
         problems = self._health.problems(ready=ready)
-        body = {"status": "ok"} if not problems else {"status": "failing", "problems": problems}
+        body: dict[str, object] = {"status": "failing", "problems": problems} if problems else {"status": "ok"}
+        role = self._health.role()
+        if role:
+            body["role"] = role
         return web.json_response(body, status=503 if problems else 200)
 
     async def _metrics(self, _: web.Request) -> web.Response:

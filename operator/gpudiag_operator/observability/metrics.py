@@ -6,9 +6,10 @@ and the number of series is that of the nodes. Everything else has labels with a
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gpudiag_api.version import __version__
@@ -24,14 +25,18 @@ class FleetCollector(Collector):
     """Series of nodes and of the fleet, from the assessed nodes.
 
     Args:
-        states: gives every node; called in the scraping thread, so it must hand out a copy.
+        states: gives every node; called in the scraping thread, so it must hand out a copy. None: the nodes are
+            another's to export.
     """
 
-    def __init__(self, states: Callable[[], Iterable[NodeState]]) -> None:
+    def __init__(self, states: Callable[[], Iterable[NodeState] | None]) -> None:
         self._states = states
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The families of one scrape."""
+        states = self._states()
+        if states is None:
+            return
         breaker = GaugeMetricFamily(
             "gpudiag_circuit_breaker_state",
             "Circuit breaker of a node: 0 closed, 1 open, 2 half-open.",
@@ -42,7 +47,7 @@ class FleetCollector(Collector):
         )
         nodes: Tally[Health] = Tally()
         gpus: Tally[Health] = Tally()
-        for state in self._states():
+        for state in states:
             breaker.add_metric([state.name], state.breaker.state.metric)
             health.add_metric([state.name], state.health.badness)
             nodes[state.health] += 1
@@ -62,17 +67,27 @@ def _by_health(name: str, help_text: str, counts: Mapping[Health, int]) -> Gauge
 
 
 class AgeCollector(Collector):
-    """How long ago something was last heard of each watched resource.
+    """How long ago something was last heard of each watched resource, and for how long nothing could be.
 
     Args:
         ages: seconds by resource; None: nothing was heard yet.
+        lags: seconds by resource since the copy may be behind; 0: it is not.
     """
 
-    def __init__(self, ages: Callable[[], Mapping[str, float | None]]) -> None:
+    def __init__(self, ages: Callable[[], Mapping[str, float | None]], lags: Callable[[], Mapping[str, float]]) -> None:
         self._ages = ages
+        self._lags = lags
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The family of one scrape."""
+        """The families of one scrape."""
+        behind = GaugeMetricFamily(
+            "gpudiag_operator_index_lag_seconds",
+            "Time since a list or watch failed and nothing was heard after it; 0: the copy is current.",
+            labels=["resource"],
+        )
+        for resource, lag in self._lags().items():
+            behind.add_metric([resource], lag)
+        yield behind
         family = GaugeMetricFamily(
             "gpudiag_operator_watch_last_event_age_seconds",
             "Time since the last event or bookmark of a watch.",
@@ -81,6 +96,78 @@ class AgeCollector(Collector):
         for resource, age in self._ages().items():
             if age is not None:
                 family.add_metric([resource], age)
+        yield family
+
+
+class CollectStats(NamedTuple):
+    """How reading the agents goes at one moment."""
+
+    calls: Mapping[str, int]
+    """Calls under way by stage."""
+    opened: int
+    """Connections opened since the start."""
+    waiting: int
+    """Calls that wait for the global limit now."""
+    waits: int
+    """How often a call had to wait for it since the start."""
+    waited_seconds: float
+    """For how long, all together."""
+
+
+class CollectCollector(Collector):
+    """Connections to agents and waits for the global limit.
+
+    Args:
+        stats: of the moment.
+    """
+
+    def __init__(self, stats: Callable[[], CollectStats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of one scrape."""
+        stats = self._stats()
+        calls = GaugeMetricFamily(
+            "gpudiag_operator_collect_calls",
+            "Calls to agents under way: connecting, sent (waiting for the first byte), body (being read).",
+            labels=["stage"],
+        )
+        for stage, number in stats.calls.items():
+            calls.add_metric([stage], number)
+        yield calls
+        yield CounterMetricFamily(
+            "gpudiag_operator_collect_connections_opened", "Connections opened to agents.", value=stats.opened
+        )
+        yield GaugeMetricFamily(
+            "gpudiag_operator_collect_waiting", "Calls that wait for the global limit.", value=stats.waiting
+        )
+        yield CounterMetricFamily(
+            "gpudiag_operator_collect_waits", "Times a call waited for the global limit.", value=stats.waits
+        )
+        yield CounterMetricFamily(
+            "gpudiag_operator_collect_wait_seconds",
+            "Time that calls waited for the global limit.",
+            value=stats.waited_seconds,
+        )
+
+
+class LeaseCollector(Collector):
+    """Which Leases this process holds: over all replicas each sums up to 1, for a moment to 0.
+
+    Args:
+        leading: by Lease.
+    """
+
+    def __init__(self, leading: Callable[[], Mapping[str, bool]]) -> None:
+        self._leading = leading
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The family of one scrape."""
+        family = GaugeMetricFamily(
+            "gpudiag_operator_leader", "1 while this process holds the Lease and may write, else 0.", labels=["lease"]
+        )
+        for lease, leads in self._leading().items():
+            family.add_metric([lease], leads)
         yield family
 
 
@@ -141,13 +228,23 @@ class Metrics:
         for reason in NotRead:
             self._failures.labels(str(reason))
 
-    def watch_fleet(self, states: Callable[[], Iterable[NodeState]]) -> None:
+    def watch_fleet(self, states: Callable[[], Iterable[NodeState] | None]) -> None:
         """Export the series of nodes and of the fleet."""
         self.registry.register(FleetCollector(states))
 
-    def watch_ages(self, ages: Callable[[], Mapping[str, float | None]]) -> None:
-        """Export the age of watches."""
-        self.registry.register(AgeCollector(ages))
+    def watch_leases(self, leading: Callable[[], Mapping[str, bool]]) -> None:
+        """Export which Leases this process holds."""
+        self.registry.register(LeaseCollector(leading))
+
+    def watch_ages(
+        self, ages: Callable[[], Mapping[str, float | None]], lags: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Export the age of watches, and how far their copies may be behind."""
+        self.registry.register(AgeCollector(ages, lags))
+
+    def watch_collection(self, stats: Callable[[], CollectStats]) -> None:
+        """Export how reading the agents goes."""
+        self.registry.register(CollectCollector(stats))
 
     def watch_depth(self, queue: str, depth: Callable[[], int]) -> None:
         """Export the depth of a queue."""

@@ -1,17 +1,17 @@
 """From a node's state to GPUNode.status. Pure; every value passes the models, which have the schema's bounds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from gpudiag_api import durations, wire
+from gpudiag_api import durations
 from gpudiag_api.kinds import GPUNodeStatus
 from gpudiag_api.kinds import parts as kinds
 from gpudiag_api.kinds.base import Condition
 from gpudiag_api.kinds.gpunode import AgentStatus, CapabilityGap, CircuitBreakerStatus
-from gpudiag_api.times import from_rfc3339, to_rfc3339
+from gpudiag_api.times import to_rfc3339
 from gpudiag_api.vocabulary import Health
+from gpudiag_operator import in_words
 from gpudiag_operator.aggregate.tally import CLOSED
 from gpudiag_operator.assess import weigh
-from gpudiag_operator.assess.node import blinding
 from gpudiag_operator.assess.words import NOT_READ
 from gpudiag_operator.conditions import ConditionSet, clip
 from gpudiag_operator.domain import BreakerSnapshot, NodeState
@@ -50,17 +50,19 @@ def status_of(state: NodeState, *, generation: int, previous: Iterable[Condition
             unhealthy=counts.unhealthy,
             unknown=counts.unknown,
         ),
-        gpus=tuple(_gpu(gpu, _gpu_reason(gpu, state, of.get(at, ()))) for at, gpu in enumerate(state.gpus)),
-        findings=tuple(map(_finding, limits.findings(state))),
-        findings_truncated=len(state.findings) > limits.FINDINGS,
-        xids=tuple(map(_xid, limits.xids(state))),
+        gpus=tuple(
+            in_words.gpu_of(gpu, in_words.gpu_reason(gpu, state, of.get(at, ()))) for at, gpu in enumerate(state.gpus)
+        ),
+        findings=tuple(map(in_words.finding_of, limits.findings(state))),
+        findings_truncated=state.findings_truncated or len(state.findings) > limits.FINDINGS,
+        xids=tuple(map(in_words.xid_of, limits.xids(state))),
         allocations=tuple(
             kinds.Allocation(gpu_uuid=held.gpu_uuid, namespace=held.namespace, pod=held.pod, container=held.container)
             for held in limits.allocations(state)
         ),
         agent=_agent(state),
         breaker=_breaker(state.breaker),
-        sampled_at=_time(state.sampled_at),
+        sampled_at=in_words.time_of(state.sampled_at),
     )
 
 
@@ -92,95 +94,6 @@ def _conditions(
     return conditions.build()
 
 
-def _gpu_reason(gpu: wire.GPU, state: NodeState, findings: Sequence[wire.Finding]) -> str | None:
-    if gpu.health is Health.HEALTHY:
-        return None
-    if state.failure is not None:
-        return str(state.failure.reason)
-    for finding in findings:
-        if finding.severity.health is gpu.health:
-            return finding.reason
-    gap = blinding(state.capabilities)
-    return str(gap.reason) if gap is not None else "ReportedByAgent"
-
-
-def _gpu(gpu: wire.GPU, reason: str | None) -> kinds.GPU:
-    return kinds.GPU(
-        index=gpu.index,
-        uuid=gpu.uuid,
-        pci=gpu.pci,
-        model=gpu.model,
-        serial=gpu.serial or None,
-        memory_bytes=gpu.memory_bytes,
-        health=gpu.health,
-        reason=reason,
-        mig_enabled=gpu.mig_enabled,
-        mig=tuple(
-            kinds.MIGInstance(
-                uuid=one.uuid,
-                instance=_instance(one.gpu_instance, one.compute_instance),
-                profile=one.profile,
-                memory_bytes=one.memory_bytes,
-            )
-            for one in gpu.mig
-        ),
-    )
-
-
-def _instance(gpu_instance: int, compute_instance: int | None) -> str:
-    return f"gi{gpu_instance}" if compute_instance is None else f"gi{gpu_instance}/ci{compute_instance}"
-
-
-def _subject(subject: wire.Subject) -> kinds.Subject:
-    mig = subject.mig_gpu_instance
-    return kinds.Subject(
-        gpu=subject.gpu_index,
-        uuid=subject.gpu_uuid,
-        pci=subject.pci,
-        serial=subject.serial,
-        mig_instance=None if mig is None else _instance(mig, subject.mig_compute_instance),
-    )
-
-
-def _finding(finding: wire.Finding) -> kinds.Finding:
-    return kinds.Finding(
-        check=finding.check,
-        reason=finding.reason,
-        severity=finding.severity,
-        blame=finding.blame,
-        recommended_action=finding.action,
-        message=finding.message,
-        subject=_subject(finding.subject),
-        evidence=tuple(
-            kinds.Evidence(name=item.name, value=item.value, threshold=item.threshold, unit=item.unit)
-            for item in finding.evidence
-        ),
-        first_seen=_time(finding.first_seen),
-        last_seen=_time(finding.last_seen),
-        count=finding.count,
-    )
-
-
-def _xid(event: wire.XIDEvent) -> kinds.XIDEvent:
-    pod = f"{event.pod_namespace or ''}/{event.pod_name}" if event.pod_name else None
-    return kinds.XIDEvent(
-        code=event.code,
-        name=event.name,
-        severity=event.severity,
-        blame=event.blame,
-        recommended_action=event.action,
-        message=event.message,
-        subject=_subject(event.subject),
-        process_id=event.process_id,
-        process_name=event.process_name,
-        pod=None if pod is None else clip(pod, _NAME),
-        id=event.id,
-        first_seen=_time(event.first_seen),
-        last_seen=_time(event.last_seen),
-        count=event.count,
-    )
-
-
 def _agent(state: NodeState) -> AgentStatus:
     pod = state.pod
     return AgentStatus(
@@ -201,13 +114,3 @@ def _breaker(breaker: BreakerSnapshot) -> CircuitBreakerStatus:
         open_for=None if breaker.open_for_seconds is None else durations.format(round(breaker.open_for_seconds, 3)),
         last_handled_reset=breaker.last_handled_reset,
     )
-
-
-def _time(text: str | None) -> str | None:
-    """An agent's time, as the schema takes it: one that is none would have the whole PATCH refused."""
-    if not text:
-        return None
-    try:
-        return to_rfc3339(from_rfc3339(text))
-    except ValueError:
-        return None

@@ -105,6 +105,16 @@ class GPUNodeWriter:
             transitions=gpunodes.transitions(status),
         )
 
+    async def look(self, name: str, *, critical_xids: Collection[int]) -> Stored:
+        """What is stored now.
+
+        Raises:
+            ApiError: refused; not found.
+            ApiUnavailable: no answer.
+        """
+        body = await self._api.get(gpunodes.path_of(name))
+        return gpunodes.read(body, mirror=self._mirror, critical_xids=critical_xids)[0]
+
     async def _create(self, state: NodeState, spend: Spend, critical_xids: Collection[int]) -> Stored:
         body = gpunode(state.name, node_uid=state.node_uid, labels=self._labels(state))
         spend()

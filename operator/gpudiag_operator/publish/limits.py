@@ -3,6 +3,8 @@
 Meaning is computed from the same choice, so nothing that is not stored can look new after a restart.
 """
 
+import msgspec
+
 from gpudiag_api.vocabulary import Blame
 from gpudiag_api.wire import Allocation, Finding, XIDEvent
 from gpudiag_operator.domain import NodeState
@@ -10,6 +12,24 @@ from gpudiag_operator.domain import NodeState
 FINDINGS = 64
 XIDS = 20
 ALLOCATIONS = 128
+
+
+def fitted(state: NodeState) -> NodeState:
+    """The state without what a GPUNode has no room for.
+
+    Assessment needs only what GPUNode.status holds (design, section 6): one process and an aggregator that reads
+    GPUNodes judge the same.
+    """
+    kept = findings(state), xids(state), allocations(state)
+    if kept == (state.findings, state.xids, state.allocations):
+        return state
+    return msgspec.structs.replace(
+        state,
+        findings=kept[0],
+        findings_truncated=state.findings_truncated or len(state.findings) > FINDINGS,
+        xids=kept[1],
+        allocations=kept[2],
+    )
 
 
 def findings(state: NodeState) -> tuple[Finding, ...]:

@@ -97,8 +97,9 @@ class Publisher:
     def restore(self, name: str, gpunode: Mapping[str, Any]) -> NodeState | None:
         """A GPUNode exists: call it for each at the start, and for each event of a watch.
 
-        Later calls take over metadata (uid, generation, owner, labels); the status has one writer. After a change of
-        spec submit the node's state again, so that ``observedGeneration`` follows.
+        While this process has not written it, whatever is stored counts: another may be the writer. After that, later
+        calls take over metadata (uid, generation, owner, labels). After a change of spec submit the node's state
+        again, so that ``observedGeneration`` follows.
 
         Returns:
             The state its status was made from, for ``assess(last=…)``; None: it has no status that can be read.
@@ -111,7 +112,11 @@ class Publisher:
         known = self._stored.get(name)
         if known is None or known.uid != new.uid:
             self._stored[name] = new
-        elif not _older(new.resource_version, known.resource_version):
+        elif _older(new.resource_version, known.resource_version):
+            pass
+        elif not known.ours:
+            self._stored[name] = new
+        else:
             known.resource_version, known.generation = new.resource_version, new.generation
             known.owner_uid, known.labels = new.owner_uid, new.labels
         return state
@@ -210,6 +215,8 @@ class Publisher:
         self._busy.add(name)
         try:
             new = meaning(state, critical_xids=self.critical_xids)
+            if not await self._still_worth(name, state, new):
+                return
             self._stored[name] = written = await self._writer.write(
                 state, new, self._stored.get(name), spend=spend, critical_xids=self.critical_xids
             )
@@ -228,6 +235,18 @@ class Publisher:
                 self._stored.pop(name, None)
             if name in self._pending:
                 self.submit(self._pending[name])
+
+    async def _still_worth(self, name: str, state: NodeState, new: Meaning) -> bool:
+        """Whether the write makes sense, by what is stored now.
+
+        Before its first write of an object a process looks: its watch may be behind what the writer before it did, and
+        an Event that was told already must not be told again under another name.
+        """
+        known = self._stored.get(name)
+        if known is None or known.ours:
+            return True
+        self._stored[name] = known = await self._writer.look(name, critical_xids=self.critical_xids)
+        return self._worth(known, new, state) is not Change.NONE
 
     def _failed(self, name: str, error: ApiError | ApiUnavailable) -> None:
         """Choose when to try again: the server's own trouble stops all writes, an object's only its own."""

@@ -34,6 +34,7 @@ def recall(name: str, status: GPUNodeStatus) -> NodeState:
         driver=wire.Driver(version=status.driver_version, cuda_version=status.cuda_version),
         gpus=tuple(map(_gpu, status.gpus)),
         findings=tuple(map(_finding, status.findings)),
+        findings_truncated=status.findings_truncated,
         xids=tuple(map(_xid, status.xids)),
         capabilities=tuple(
             wire.CapabilityGap(reason=Capability(gap.reason), message=gap.message)
@@ -111,6 +112,7 @@ def _gpu(gpu: kinds.GPU) -> wire.GPU:
             for one in gpu.mig
         ),
         health=_word(Health, gpu.health, Health.UNKNOWN),
+        score=gpu.score,
     )
 
 
@@ -130,6 +132,7 @@ def _subject(subject: kinds.Subject) -> wire.Subject:
         serial=subject.serial,
         mig_gpu_instance=gpu_instance,
         mig_compute_instance=compute_instance,
+        link=subject.link,
     )
 
 
@@ -141,6 +144,7 @@ def _finding(finding: kinds.Finding) -> wire.Finding:
         blame=_word(Blame, finding.blame, Blame.UNKNOWN),
         action=_word(Action, finding.recommended_action, Action.NONE),
         message=finding.message,
+        documentation=finding.documentation or "",
         subject=_subject(finding.subject),
         evidence=tuple(
             wire.Evidence(name=item.name, value=item.value, threshold=item.threshold, unit=item.unit)

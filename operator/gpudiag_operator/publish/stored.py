@@ -39,6 +39,11 @@ class Stored(msgspec.Struct, kw_only=True):
     """Monotonic seconds of the last write by this process."""
 
     @property
+    def ours(self) -> bool:
+        """Whether this process wrote it last, as far as it knows."""
+        return self.written_at != float("-inf")
+
+    @property
     def conditions(self) -> tuple[Condition, ...]:
         """The stored conditions, as far as the next ones depend on them."""
         return tuple(

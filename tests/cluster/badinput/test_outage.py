@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.badinput.world import World, t4
-from tests.cluster.operator.conftest import Rig
+from tests.cluster.operator.conftest import LONG_LEASES, Rig
 
 from gpudiag_cli.controlplane import ControlPlane
 
@@ -48,7 +48,7 @@ def test_it_survives_and_ends_in_the_same_state(world: World, kind: str, seconds
     world.fault("out-1", "xid-79")
     world.fault("out-2", "wrong-version")
     world.rig.diagnostic("fleet", interval="5s")
-    operator = world.start()
+    operator = world.start(*LONG_LEASES)
     world.until_said({"out-1": ("Unhealthy", "GPULost"), "out-2": ("Unknown", "AgentVersionSkew"), "out-3": HEALTHY})
     world.until_verdict("fleet", "Unhealthy")
 

@@ -84,10 +84,14 @@ class World:
                 one.stop()
         self.do(self.fleet.stop())
         self.do(self.cluster.remove(self.members.values()))
-        for name in self.members:
-            self.do(self._api.delete(f"{_GROUP}/gpunodes/{name}"))
+        self.forget()
         self.do(self._api.__aexit__(None, None, None))
         self.rig.close()
+
+    def forget(self) -> None:
+        """Delete every GPUNode."""
+        for name in self.members:
+            self.do(self._api.delete(f"{_GROUP}/gpunodes/{name}"))
 
     def do(self, work: Any) -> Any:
         return self.rig.thread.do(work)

@@ -198,6 +198,13 @@ class AgentThread:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+SHORT_LEASES = ("--lease-duration", "4s", "--renew-deadline", "3s", "--retry-period", "1s")
+"""A killed operator's Lease is free soon."""
+
+LONG_LEASES = ("--lease-duration", "25s", "--renew-deadline", "20s")
+"""For a look at an operator's metrics while the API server is away: only who is the leader for certain exports."""
+
+
 class OperatorProcess:
     """A running ``gpudiag-operator``."""
 
@@ -273,14 +280,15 @@ class Rig:
         }
         if agent:
             made.listen()
-            pod = self._pod(made, f"agent-{name}")
+            pod = self.pod(made, f"agent-{name}")
             self.kubectl.apply(node, pod)
             self.set_pod(f"agent-{name}", ip=made.address, ready=True)
         else:
             self.kubectl.apply(node)
         return made
 
-    def _pod(self, agent: Agent, name: str) -> dict[str, Any]:
+    def pod(self, agent: Any, name: str) -> dict[str, Any]:
+        """The Pod of an agent: anything with a node and a port."""
         labels = {"app.kubernetes.io/name": "gpudiag-agent"}
         container = {
             "name": "agent",
@@ -361,7 +369,8 @@ class Rig:
         port = free_port()
         command = [sys.executable, "-m", "gpudiag_operator"]
         command += ["--kubeconfig", str(self.plane.kubeconfig), "--namespace", self.namespace]
-        command += ["--metrics-addr", f"127.0.0.1:{port}", "--node-timeout", "1s", "--unreachable-after", "1s", *flags]
+        command += ["--metrics-addr", f"127.0.0.1:{port}", "--node-timeout", "1s", "--unreachable-after", "1s"]
+        command += [*SHORT_LEASES, *flags]
         started = OperatorProcess(command, self.folder / f"operator-{len(self.operators)}.log")
         started.url = f"http://127.0.0.1:{port}"
         self.operators.append(started)

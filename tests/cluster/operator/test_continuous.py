@@ -115,9 +115,9 @@ def test_suspend_keeps_the_last_result(rig: "Rig") -> None:
 def test_what_cannot_be_served_says_why(rig: "Rig") -> None:
     rig.add_node("h1")
     rig.start("--max-diagnostics-per-namespace", "2")
-    rig.diagnostic("first", target={"podRef": {"name": "job-0"}})
-    rig.eventually(lambda: rig.condition("first", "Stalled").get("reason") == "NotYetSupported")
-    assert "podRef" in rig.condition("first", "Ready")["message"]
+    rig.diagnostic("first", target={"nodeSelector": {"matchLabels": {"-bad-": "x"}}})
+    rig.eventually(lambda: rig.condition("first", "Stalled").get("reason") == "InvalidTarget")
+    assert "-bad-" in rig.condition("first", "Ready")["message"]
     rig.diagnostic("second")
     rig.eventually(lambda: rig.status("second"))
     rig.diagnostic("third")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.cluster.operator.conftest import LONG_LEASES
 
 if TYPE_CHECKING:
     from tests.cluster.operator.conftest import Rig
@@ -100,7 +101,7 @@ def test_an_outage_of_the_api_server_is_survived_in_the_same_process(fragile_rig
     rig = fragile_rig
     agent = rig.add_node("u1")
     rig.diagnostic("fleet", interval="5s")
-    operator = rig.start()
+    operator = rig.start(*LONG_LEASES)
     rig.eventually(lambda: rig.status("fleet").get("verdict") == "Healthy")
     rig.plane.stop_apiserver()
     agent.lose_gpu()

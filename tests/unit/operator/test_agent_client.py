@@ -15,8 +15,10 @@ from gpudiag_api import wire
 from gpudiag_api.vocabulary import Capability, Health, NotRead
 from gpudiag_api.wire import GPU, MAX_REPORT_BYTES, AgentInfo, CapabilityGap, Report
 from gpudiag_operator.collect.agent_client import AgentClient
+from gpudiag_operator.collect.classify import Stage
 from gpudiag_operator.collect.limiter import Limiter, Slot
 from gpudiag_operator.collect.outcome import Answer, FetchError
+from gpudiag_operator.collect.routes import DirectRoute
 from gpudiag_operator.collect.settings import CollectSettings
 from gpudiag_operator.domain import AgentPod
 
@@ -108,7 +110,7 @@ async def agent(behave: Behaviour, host: str = "127.0.0.1") -> AsyncIterator[tup
 
 @pytest.fixture
 async def client() -> AsyncIterator[AgentClient]:
-    made = AgentClient(SETTINGS, token=lambda: "secret")
+    made = AgentClient(SETTINGS, route=DirectRoute(9810), token=lambda: "secret")
     yield made
     await made.close()
 
@@ -182,8 +184,32 @@ async def test_fresh_reads_use_a_connection_of_their_own(client: AgentClient) ->
         assert (server.header("traceparent", 1) or "").startswith("00-0af7651916cd43dd8448eb211c80319c-")
 
 
+async def test_calls_and_connections_are_counted(client: AgentClient) -> None:
+    async with agent(hangs_before(b"")) as (_, pod):
+        call = asyncio.create_task(fetch(client, pod))
+        async with asyncio.timeout(5):
+            while client.calls[Stage.SENT] == 0:
+                await asyncio.sleep(0.001)
+        assert client.calls == {Stage.CONNECTING: 0, Stage.SENT: 1, Stage.BODY: 0}
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    assert set(client.calls.values()) == {0}
+    assert client.opened == 1
+
+
+async def test_a_wait_for_the_limit_is_counted() -> None:
+    limiter = Limiter(1)
+    await limiter.acquire(urgent=False)
+    waiting = asyncio.create_task(limiter.acquire(urgent=True))
+    await asyncio.sleep(0)
+    assert (limiter.waiting, limiter.waits) == (1, 1)
+    limiter.release()
+    await waiting
+    assert limiter.waited_seconds > 0
+
+
 async def test_a_connection_has_a_lifetime() -> None:
-    client = AgentClient(CollectSettings(node_timeout=1, connection_lifetime=0.0))
+    client = AgentClient(CollectSettings(node_timeout=1, connection_lifetime=0.0), route=DirectRoute(9810))
     async with agent(says(answer(GOOD))) as (server, pod):
         await fetch(client, pod)
         assert server.header("connection") == "close"
@@ -339,7 +365,7 @@ async def test_a_token_that_cannot_be_read_is_not_the_agents_fault() -> None:
     def unreadable() -> str:
         raise FileNotFoundError(2, "No such file or directory")
 
-    client = AgentClient(SETTINGS, token=unreadable)
+    client = AgentClient(SETTINGS, route=DirectRoute(9810), token=unreadable)
     async with agent(says(answer(GOOD))) as (server, pod):
         with pytest.raises(FetchError) as caught:
             await fetch(client, pod)

@@ -1,172 +1,26 @@
-"""The collector on a clock of its own: back-off, grace, breaker, overrides, fresh reads, without a real second."""
+"""The collector on a clock of its own: back-off, grace, breaker, overrides, without a real second."""
 
 import asyncio
-import random
-import resource
-import selectors
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
 
 import msgspec
 import pytest
+from tests.unit.operator.polled_fleet import (
+    EPOCH,
+    Call,
+    Fleet,
+    blocked,
+    fails,
+    hangs,
+    healthy,
+    pod,
+    report,
+    target,
+    virtual,
+)
 
-from gpudiag_api import wire
 from gpudiag_api.vocabulary import BreakerState, Health, NotRead
-from gpudiag_api.wire import AgentInfo, Report
-from gpudiag_operator.collect.collector import Collector
-from gpudiag_operator.collect.limiter import Limiter, RetryBudget, Slot
-from gpudiag_operator.collect.outcome import Answer, FetchError
-from gpudiag_operator.collect.resources import raise_open_files
-from gpudiag_operator.collect.settings import CollectSettings
-from gpudiag_operator.domain import AgentPod, BreakerSnapshot, Failure, Reading, Target
-
-EPOCH = 1_700_000_000.0
-
-
-class _Selector(selectors.DefaultSelector):
-    """Instead of waiting it moves the clock."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if not ready and timeout is None:
-            raise RuntimeError("everything waits for ever")
-        if not ready and timeout:
-            self.now += timeout
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time passes at once when all tasks wait."""
-
-    def __init__(self) -> None:
-        self.clock = _Selector()
-        super().__init__(self.clock)
-
-    def time(self) -> float:
-        return self.clock.now
-
-
-def virtual(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Run an async test on a VirtualLoop."""
-
-    def run() -> None:
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            runner.run(test())
-
-    run.__name__ = test.__name__
-    return run
-
-
-def report(node: str = "n1", health: Health = Health.HEALTHY) -> Report:
-    return Report(version=wire.WIRE_VERSION, agent=AgentInfo(version="0.1.0", node_name=node), health=health)
-
-
-def pod(node: str = "n1", *, ip: str = "10.0.0.1", uid: str = "u") -> AgentPod:
-    return AgentPod(name=f"agent-{node}", uid=uid, node=node, ip=ip, ready=True)
-
-
-def target(node: str = "n1", **options: Any) -> Target:
-    return Target(node=node, pod=pod(node, **options))
-
-
-def blocked(reason: NotRead, node: str = "n1") -> Target:
-    return Target(node=node, blocked=reason, message="because")
-
-
-class Call(msgspec.Struct):
-    """What a fake agent was asked, and when."""
-
-    at: float
-    node: str
-    ip: str
-    wait: float
-    fresh: bool
-    etag: str | None
-    run_id: str
-
-
-Behave = Callable[[Call], Awaitable[Answer]]
-
-
-async def healthy(call: Call) -> Answer:
-    """Answer at once the first time, then nothing changes for as long as the agent may wait."""
-    if call.etag is None or call.fresh:
-        return Answer(report=report(call.node), etag='W/"1"')
-    await asyncio.sleep(call.wait)
-    return Answer(report=None, etag='W/"1"')
-
-
-def fails(reason: NotRead, after: float = 0.0, **options: Any) -> Behave:
-    async def behave(_: Call) -> Answer:
-        await asyncio.sleep(after)
-        raise FetchError(reason, "so it is", **options)
-
-    return behave
-
-
-async def hangs(_: Call) -> Answer:
-    await asyncio.sleep(1e9)
-    raise AssertionError
-
-
-class Fleet:
-    """Fake agents behind a real collector."""
-
-    def __init__(self, behave: Behave = healthy, **settings: Any) -> None:
-        self.behave: dict[str, Behave] = {}
-        self.default = behave
-        self.calls: list[Call] = []
-        self.readings: list[tuple[float, Reading]] = []
-        self.results: list[str] = []
-        self.states: list[tuple[str, int]] = []
-        self.loop = asyncio.get_running_loop()
-        self.collector = Collector(
-            self,
-            CollectSettings(**settings),
-            listener=lambda reading: self.readings.append((self.loop.time(), reading)),
-            metrics=self,
-            rng=random.Random(7),
-            wall=lambda: EPOCH + self.loop.time(),
-        )
-
-    async def fetch(self, pod: AgentPod, slot: Slot, *, seconds: float, **options: Any) -> Answer:
-        call = Call(
-            at=self.loop.time(),
-            node=pod.node,
-            ip=pod.ip,
-            wait=options.get("wait", 0.0),
-            fresh=options.get("fresh", False),
-            etag=options.get("etag"),
-            run_id=options.get("run_id", ""),
-        )
-        self.calls.append(call)
-        slot.drop()
-        answer = await self.behave.get(pod.node, self.default)(call)
-        await slot.hold()
-        return answer
-
-    def call_finished(self, result: str, seconds: float) -> None:
-        self.results.append(result)
-
-    def breaker_changed(self, node: str, state: int) -> None:
-        self.states.append((node, state))
-
-    def node_removed(self, node: str) -> None:
-        self.states.append((node, -1))
-
-    def now(self, node: str = "n1") -> Reading:
-        reading = self.collector.reading(node)
-        assert reading is not None
-        return reading
-
-    def reasons(self) -> list[str]:
-        """What the listener was told, in order: a reason, or "ok"."""
-        return [str(r.failure.reason) if r.failure else "ok" for _, r in self.readings]
-
-    def state(self) -> BreakerState:
-        return self.now().breaker.state
+from gpudiag_operator.collect.outcome import Answer
+from gpudiag_operator.domain import BreakerSnapshot, Failure, Target
 
 
 @virtual
@@ -568,118 +422,3 @@ async def test_a_bug_costs_one_node_and_a_pause() -> None:
     assert fleet.now("n1").report is not None
     assert fleet.collector._caller.limiter.free == 256
     await fleet.collector.close()
-
-
-@virtual
-async def test_fresh_reads_of_a_mixed_fleet() -> None:
-    fleet = Fleet()
-    fleet.behave["broken"] = fails(NotRead.NOT_JSON)
-    fleet.behave["hung"] = lambda call: (hangs if call.fresh else healthy)(call)
-    for name in ("good", "broken", "hung", "opened", "half"):
-        fleet.collector.set_target(target(name))
-    fleet.collector.set_target(blocked(NotRead.AGENT_MISSING, "missing"))
-    fleet.collector.set_override("forced", "ForceOpen")
-    fleet.collector.set_target(target("forced"))
-    fleet.behave["opened"] = fails(NotRead.SERVER_ERROR)
-    fleet.behave["half"] = fails(NotRead.CONNECTION_REFUSED)
-    await asyncio.sleep(20)
-    fleet.behave["half"] = hangs
-    await asyncio.sleep(25)
-    assert fleet.now("half").breaker.state is BreakerState.HALF_OPEN
-    before = {reading.target.node: reading.breaker for reading in fleet.collector.readings()}
-    told, fleet.calls = len(fleet.readings), []
-    progress: list[tuple[int, int]] = []
-    names = ["good", "broken", "hung", "opened", "half", "missing", "forced", "nowhere"]
-    began = fleet.loop.time()
-    found = await fleet.collector.fetch_fresh(
-        names, deadline=3, run_id="run-1", on_progress=lambda done, of: progress.append((done, of))
-    )
-    assert fleet.loop.time() - began == pytest.approx(3)
-    assert {name: str(r.failure.reason) if r.failure else "ok" for name, r in found.items()} == {
-        "good": "ok",
-        "broken": "NotJSON",
-        "hung": "Timeout",
-        "opened": "ServerError",
-        "half": "ConnectionRefused",
-        "missing": "AgentMissing",
-        "forced": "ForcedOpen",
-        "nowhere": "NodeGone",
-    }
-    asked = {call.node for call in fleet.calls if call.fresh}
-    assert asked == {"good", "hung"}, "the breaker of the others is open"
-    assert all(call.run_id == "run-1" for call in fleet.calls if call.fresh)
-    assert progress[-1][1] == 8
-    after = {reading.target.node: reading.breaker for reading in fleet.collector.readings()}
-    assert after == before, "breakers are untouched"
-    assert len(fleet.readings) == told
-    await fleet.collector.close()
-
-
-@virtual
-async def test_a_run_goes_before_polls() -> None:
-    fleet = Fleet(concurrency=1)
-    limiter = fleet.collector._caller.limiter
-    await limiter.acquire(urgent=True)
-    for name in ("n1", "n2", "n3"):
-        fleet.collector.set_target(target(name))
-    run = asyncio.create_task(fleet.collector.fetch_fresh(["n3"], deadline=30, run_id="r"))
-    await asyncio.sleep(1)
-    limiter.release()
-    await run
-    assert (fleet.calls[0].node, fleet.calls[0].fresh) == ("n3", True)
-    await fleet.collector.close()
-
-
-@virtual
-async def test_progress_is_measured_only_while_there_is_something_to_do() -> None:
-    fleet = Fleet(fails(NotRead.CONNECTION_REFUSED))
-    assert fleet.collector.progress_age() == 0
-    fleet.collector.set_target(target())
-    await asyncio.sleep(20)
-    assert fleet.collector.progress_age() == 0, "the breaker is open: nothing is under way"
-    await fleet.collector.close()
-
-
-async def test_the_limiter_survives_cancellation_at_any_moment() -> None:
-    limiter = Limiter(2)
-    rng = random.Random(3)
-
-    async def user() -> None:
-        slot = Slot(limiter, urgent=rng.random() < 0.3)
-        try:
-            for _ in range(3):
-                await slot.hold()
-                assert limiter.free >= 0
-                await asyncio.sleep(0)
-                slot.drop()
-        finally:
-            slot.drop()
-
-    tasks = [asyncio.create_task(user()) for _ in range(300)]
-    for _ in range(60):
-        await asyncio.sleep(0)
-        for task in rng.sample(tasks, 4):
-            task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert limiter.free == 2
-    assert limiter.waiting == 0
-
-
-def test_retries_are_a_share_of_calls() -> None:
-    budget = RetryBudget(ratio=0.1, reserve=5)
-    spent = sum(budget.spend() for _ in range(100))
-    assert spent == 5
-    for _ in range(100):
-        budget.earn()
-        spent += budget.spend()
-    assert 14 <= spent <= 15
-
-
-def test_open_files_are_raised_within_the_hard_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = [(1024, 4096)]
-    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
-    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: limits.append(wanted))
-    assert raise_open_files(5000) == (4096, 1024)
-    assert limits[-1] == (4096, 4096)
-    assert raise_open_files(5000) == (4096, 4096)
-    assert len(limits) == 2

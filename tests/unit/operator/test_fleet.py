@@ -66,6 +66,7 @@ class Rig:
             set_override=lambda *given: self.calls.append(("override", *given)),
             reset=lambda *given: self.calls.append(("reset", *given)),
             fetch_fresh=self.fetch_fresh,
+            set_target=lambda target: self.calls.append(("target", target.node)),
         )
         discovery = SimpleNamespace(
             node=self.nodes.get,
@@ -86,7 +87,9 @@ class Rig:
     def reject(self) -> None:
         self.rejected += 1
 
-    async def fetch_fresh(self, names: Sequence[str], *, deadline: float, run_id: str) -> dict[str, Reading]:
+    async def fetch_fresh(
+        self, names: Sequence[str], *, deadline: float, run_id: str, full: bool
+    ) -> dict[str, Reading]:
         self.calls.append(("fresh", tuple(names), deadline, run_id))
         return {name: self.readings[name] for name in names}
 
@@ -142,6 +145,8 @@ async def test_an_agent_on_a_node_without_gpus_is_no_gpu_node(rig: Rig) -> None:
 async def test_pending_are_those_that_were_not_heard_of(rig: Rig) -> None:
     rig.add("n1")
     rig.add("n2")
+    assert rig.fleet.pending() == 0, "they are nobody's of ours yet"
+    rig.fleet.own(0)
     assert rig.fleet.pending() == 2
     rig.hear(reading("n1"))
     rig.hear(unread("n2", NotRead.AGENT_MISSING))
@@ -179,10 +184,12 @@ async def test_what_an_earlier_process_knew_is_used_until_the_agent_speaks(rig: 
         "conditions": conditions,
     }
     rig.fleet.gpunode_changed("n1", {"metadata": {"name": "n1"}, "status": status})
+    rig.fleet.start()
+    rig.fleet.own(0)
     restored = next(call for call in rig.calls if call[0] == "restore")
     assert isinstance(restored[2], BreakerSnapshot)
     assert restored[2].state is BreakerState.OPEN
-    rig.fleet.start()
+    assert rig.calls.index(restored) < rig.calls.index(("target", "n1"))
     rig.hear(unread("n1", NotRead.TIMEOUT))
     state = rig.store.get("n1")
     assert state is not None

@@ -6,7 +6,7 @@ from gpudiag_api.version import __version__
 from gpudiag_api.vocabulary import BreakerState, Health, NotRead
 from gpudiag_api.wire import GPU
 from gpudiag_operator.domain import BreakerSnapshot, Failure, NodeState
-from gpudiag_operator.observability.metrics import Metrics
+from gpudiag_operator.observability.metrics import CollectStats, Metrics
 
 
 def scrape(metrics: Metrics) -> dict[str, float]:
@@ -64,7 +64,8 @@ def test_calls_breakers_and_writes_are_counted() -> None:
     metrics.listed("nodes", 3)
     metrics.watch_failed("nodes", "Gone")
     metrics.watch_depth("gpunodes", lambda: 7)
-    metrics.watch_ages(lambda: {"nodes": 1.5, "pods": None})
+    metrics.watch_ages(lambda: {"nodes": 1.5, "pods": None}, lambda: {"nodes": 0.0, "gpunodes": 9.5})
+    metrics.watch_collection(lambda: CollectStats(calls={"sent": 5}, opened=6, waiting=1, waits=2, waited_seconds=0.5))
     found = scrape(metrics)
     assert found["gpudiag_operator_collect_seconds_count"] == 3
     assert found['gpudiag_operator_collect_failures_total{reason="Timeout"}'] == 1
@@ -78,4 +79,10 @@ def test_calls_breakers_and_writes_are_counted() -> None:
     assert found['gpudiag_operator_queue_depth{queue="gpunodes"}'] == 7
     assert found['gpudiag_operator_watch_last_event_age_seconds{resource="nodes"}'] == 1.5
     assert not any('resource="pods"' in name for name in found)
+    assert found['gpudiag_operator_index_lag_seconds{resource="gpunodes"}'] == 9.5
+    assert found['gpudiag_operator_collect_calls{stage="sent"}'] == 5
+    assert found["gpudiag_operator_collect_connections_opened_total"] == 6
+    assert found["gpudiag_operator_collect_waiting"] == 1
+    assert found["gpudiag_operator_collect_waits_total"] == 2
+    assert found["gpudiag_operator_collect_wait_seconds_total"] == 0.5
     assert found[f'gpudiag_operator_build_info{{version="{__version__}"}}'] == 1

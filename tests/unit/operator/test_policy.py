@@ -21,7 +21,7 @@ from tests.unit.operator.fleet import (
 
 from gpudiag_api.vocabulary import Capability, Health, NotRead, Severity
 from gpudiag_api.wire import Driver, Evidence, Subject
-from gpudiag_operator.assess.policy import Row, row, unsupported
+from gpudiag_operator.assess.policy import Row, row
 from gpudiag_operator.assess.weigh import Counts
 from gpudiag_operator.domain import NodeState
 from gpudiag_operator.kube.selectors import SelectorError
@@ -162,19 +162,6 @@ class TestBurden:
 
     def test_what_is_wrong_with_the_node_burdens_all_its_gpus(self) -> None:
         assert judged(node_of(gpus=8, findings=(finding(CRITICAL, index=None),))).burden == 8
-
-
-@pytest.mark.parametrize(
-    ("spec", "field"),
-    [
-        ({}, None),
-        ({"target": {"podRef": {"name": "train-0"}}}, "spec.target.podRef"),
-        ({"mode": "Once", "detail": "Full"}, "spec.detail"),
-        ({"target": {"nodeNames": ["a"]}, "policy": {"expectedGPUsPerNode": 8}}, None),
-    ],
-)
-def test_a_field_that_is_not_built_yet_is_named(spec: dict[str, Any], field: str | None) -> None:
-    assert unsupported(spec_of(**spec)) == field
 
 
 findings = st.lists(

@@ -53,6 +53,12 @@ def bookmark(version: int) -> bytes:
     return json.dumps({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(version)}}}).encode() + b"\n"
 
 
+def end(version: int) -> bytes:
+    """The bookmark after the initial events."""
+    metadata = {"resourceVersion": str(version), "annotations": {"k8s.io/initial-events-end": "true"}}
+    return json.dumps({"type": "BOOKMARK", "object": {"metadata": metadata}}).encode() + b"\n"
+
+
 def error_event(code: int, reason: str) -> bytes:
     status = {"kind": "Status", "code": code, "reason": reason, "message": "so it is"}
     return json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
@@ -70,6 +76,8 @@ class Server:
     queries: list[dict[str, str]] = field(default_factory=list)
     fail_lists: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     other: Handler | None = None
+    streams: bool = False
+    """Whether it knows ``sendInitialEvents`` (WatchList)."""
     port: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     """A watch has played all scripts and is silent."""
@@ -78,6 +86,8 @@ class Server:
         if self.other is not None:
             return await self.other(request)
         query = dict(request.query)
+        if query.get("sendInitialEvents") and not self.streams:
+            return web.json_response({"kind": "Status", "reason": "Invalid", "code": 422}, status=422)
         if query.get("watch"):
             self.watches.append(query)
             return await self.play(request)
@@ -107,7 +117,10 @@ class Server:
                 assert request.transport is not None
                 request.transport.close()
                 return response
-            if step == "silence":
+            if step == "idle":
+                await asyncio.sleep(0.01)
+                self.idle.set()
+            if step in {"silence", "idle"}:
                 await asyncio.sleep(60)
             assert isinstance(step, bytes)
             await response.write(step)
@@ -450,3 +463,67 @@ def test_back_off_doubles_to_its_cap_and_is_jittered() -> None:
     backoff.reset()
     assert backoff.next() <= 1
     assert backoff.next(at_least=3600) == 30
+
+
+@pytest.mark.parametrize(("later", "lag"), [([], 60), ([[bookmark(3), "idle"]], 0)])
+async def test_the_copy_is_behind_from_a_fault_until_something_is_heard(
+    server: Server, run: Run, later: list[list[bytes | str]], lag: float
+) -> None:
+    now = [100.0]
+    server.scripts = [[event("ADDED", "n1", 2)], ["cut"], *later]
+    reflector, _ = await run(monotonic=lambda: now[0])
+    now[0] += 60
+    assert reflector.lag() == lag
+
+
+class TestStreamedLists:
+    """WatchList: the first copy comes as events, ended by a marked bookmark."""
+
+    @pytest.fixture(autouse=True)
+    def new_server(self, server: Server) -> None:
+        server.streams = True
+
+    async def test_the_copy_is_told_when_it_is_complete(self, server: Server, run: Run) -> None:
+        server.scripts = [[event("ADDED", "n1", 3), bookmark(4), event("ADDED", "n2", 5, "blue"), end(7)]]
+        reflector, log = await run()
+        assert reflector.items == {"n1": "red", "n2": "blue"}
+        assert log.told == [("n1", "red"), ("n2", "blue")]
+        assert (server.lists, server.queries) == (0, [])
+        first, second = server.watches[:2]
+        assert (first["sendInitialEvents"], first["resourceVersionMatch"]) == ("true", "NotOlderThan")
+        assert ("sendInitialEvents" in second, second["resourceVersion"]) == (False, "7")
+
+    async def test_nothing_is_told_before_the_end(self, server: Server, run: Run) -> None:
+        server.scripts = [[event("ADDED", "old", 3), "cut"], [event("ADDED", "n1", 9), end(9)]]
+        _, log = await run()
+        assert log.told == [("n1", "red")]
+
+    async def test_events_after_the_end_count_at_once(self, server: Server, run: Run) -> None:
+        server.scripts = [
+            [event("ADDED", "n1", 3), end(4), event("MODIFIED", "n1", 5, "blue"), event("DELETED", "n1", 6)]
+        ]
+        _, log = await run()
+        assert log.told == [("n1", "red"), ("n1", "blue"), ("n1", None)]
+
+    async def test_what_changes_or_goes_while_it_streams_is_right_in_the_end(self, server: Server, run: Run) -> None:
+        stream = [event("ADDED", "n1", 1), event("ADDED", "n2", 2), bookmark(2), event("MODIFIED", "n1", 3, "white")]
+        server.scripts = [[*stream, event("DELETED", "n2", 4), event("ADDED", "n3", 5), end(5)]]
+        reflector, log = await run()
+        assert reflector.items == {"n3": "red"}
+        assert log.told == [("n3", "red")]
+
+    async def test_a_gap_is_closed_by_a_new_stream_that_finds_deletions(self, server: Server, run: Run) -> None:
+        gone = error_event(410, "Expired")
+        server.scripts = [[event("ADDED", "n1", 1), end(2)], [gone], [event("ADDED", "n2", 8), end(9)]]
+        _, log = await run()
+        assert log.told == [("n1", "red"), ("n1", None), ("n2", "red")]
+        assert [watch.get("sendInitialEvents") for watch in server.watches[:3]] == ["true", None, "true"]
+
+    async def test_a_server_that_cannot_is_asked_once(self, server: Server, run: Run) -> None:
+        server.streams = False
+        server.objects = [a_node("n1", 1)]
+        server.scripts = [[error_event(410, "Expired")]]
+        reflector, _ = await run()
+        assert reflector.items == {"n1": "red"}
+        assert server.lists >= 1
+        assert not any("sendInitialEvents" in watch for watch in server.watches)

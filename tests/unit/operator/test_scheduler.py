@@ -101,6 +101,7 @@ class Rig:
         self.written = Written()
         self.reads: list[tuple[Sequence[str], str, asyncio.Future[None]]] = []
         self.fresh: dict[str, NodeState] = {}
+        self.fulls: list[bool] = []
         self.registry = DiagnosticRegistry(self.notice, most=most, most_per_namespace=most)
         self.scheduler = Scheduler(
             self.registry,
@@ -124,8 +125,9 @@ class Rig:
     def notice(self, key: Key) -> None:
         self.scheduler.notice(key)
 
-    async def read(self, names: Sequence[str], deadline: float, run_id: str) -> Mapping[str, NodeState]:
+    async def read(self, names: Sequence[str], deadline: float, run_id: str, *, full: bool) -> Mapping[str, NodeState]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.fulls.append(full)
         self.reads.append((names, run_id, future))
         await future
         return {name: self.fresh.get(name) or node(name) for name in names}
@@ -294,14 +296,6 @@ class TestNotServed:
         assert rig.pass_time(1000) == []
         rig.registry.upsert(body(generation=3))
         assert rig.pass_time(0)[0].verdict == "Healthy"
-
-    async def test_what_is_not_built_yet_is_named(self, rig: Rig) -> None:
-        rig.registry.upsert(body(target={"podRef": {"name": "p"}}))
-        (status,) = rig.pass_time(0)
-        found = conditions(status)
-        assert found["Stalled"] == ("True", "NotYetSupported")
-        assert found["Ready"] == ("False", "NotYetSupported")
-        assert "podRef" in status.message
 
     async def test_a_spec_of_a_newer_crd_is_no_crash(self, rig: Rig) -> None:
         rig.registry.upsert(body(mode="Weekly"))

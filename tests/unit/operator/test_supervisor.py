@@ -26,7 +26,7 @@ async def test_a_signal_ends_it() -> None:
     supervisor.catch_signals()
     supervisor.start("part", forever())
     os.kill(os.getpid(), signal.SIGTERM)
-    await asyncio.wait_for(supervisor.run_until(), 5)
+    await asyncio.wait_for(supervisor.or_stop(forever()), 5)
     await supervisor.cancel_all()
 
 
@@ -35,7 +35,7 @@ async def test_a_part_that_fails_is_named_with_its_cause() -> None:
     supervisor.start("good", forever())
     supervisor.start("bad", fails())
     with pytest.raises(PartDiedError, match=r"bad ended: ValueError\('a bug'\)"):
-        await supervisor.run_until()
+        await supervisor.or_stop(forever())
     await supervisor.cancel_all()
 
 
@@ -43,7 +43,7 @@ async def test_a_part_that_merely_ends_is_as_bad() -> None:
     supervisor = Supervisor()
     supervisor.start("part", returns())
     with pytest.raises(PartDiedError, match="part ended: None"):
-        await supervisor.run_until()
+        await supervisor.or_stop(forever())
     await supervisor.cancel_all()
 
 

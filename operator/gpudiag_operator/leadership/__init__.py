@@ -1,0 +1,1 @@
+"""Who may act: Leases, the fence that stops a writer in time, and which nodes are whose."""
