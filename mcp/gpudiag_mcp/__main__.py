@@ -1,21 +1,37 @@
-"""`gpudiag-mcp`: holds the command's place and says honestly that the facade is not part of this version."""
+"""``gpudiag-mcp``: reads the command line, then serves on the chosen transport."""
 
-import argparse
+import asyncio
+import contextlib
+import signal
 import sys
 
-from gpudiag_api.version import __version__
+from gpudiag_mcp import logs, options
 
 
 def main() -> int:
-    """Answer --help and --version; anything else is refused with a sentence, exit status 1."""
-    parser = argparse.ArgumentParser(
-        prog="gpudiag-mcp",
-        description="The MCP facade: reads and creates GPUDiagnostics for AI assistants. Not part of this version.",
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.parse_args()
-    print(f"gpudiag-mcp {__version__}: the facade is not part of this version; use kubectl.", file=sys.stderr)  # noqa: T201
-    return 1
+    """Run the command; gives its exit status."""
+    chosen = options.parse(sys.argv[1:])
+    logs.configure(level=chosen.log_level)
+    # Imported after the command line is read: --help and --version answer at once.
+    from gpudiag_mcp.server.http import serve_http  # noqa: PLC0415
+    from gpudiag_mcp.server.stdio import serve_stdio  # noqa: PLC0415
+    from gpudiag_mcp.service import assemble  # noqa: PLC0415
+
+    logs.configure(level=chosen.log_level)
+    service = assemble(chosen)
+    if chosen.transport == "stdio":
+        # The SDK reads standard input in a thread that nothing can interrupt; there is nothing to save, so just end.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        serving = serve_stdio(service)
+    else:
+        serving = serve_http(service, chosen)
+    try:
+        with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+            asyncio.run(serving)
+    except NotImplementedError as error:
+        print(f"gpudiag-mcp: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,17 +1,70 @@
-"""The facade is not built; its command says so instead of pretending."""
+"""The command line: what it says, what it takes, what it refuses."""
+
+import json
+import logging
+from io import StringIO
+from pathlib import Path
 
 import pytest
 
 from gpudiag_api.version import __version__
+from gpudiag_mcp import logs
 from gpudiag_mcp.__main__ import main
+from gpudiag_mcp.options import Options, parse
 
 
-def test_it_says_that_it_is_not_part_of_this_version(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_defaults_are_safe() -> None:
+    assert parse([], {}) == Options()
+    assert parse([], {}).transport == "stdio"
+    assert parse([], {}).allow_create is False
+    assert parse([], {}).host == "127.0.0.1"
+
+
+def test_every_flag_has_an_environment_twin_and_the_flag_wins() -> None:
+    environ = {
+        "GPUDIAG_ALLOW_CREATE": "true",
+        "GPUDIAG_CREATE_NAMESPACES": "team-a, team-b",
+        "GPUDIAG_PORT": "1234",
+        "GPUDIAG_METRICS_ADDR": "[::1]:9",
+        "GPUDIAG_KUBECONFIG": "/x",
+    }
+    options = parse(["--port", "99"], environ)
+    assert options.allow_create is True
+    assert options.create_namespaces == ("team-a", "team-b")
+    assert options.port == 99
+    assert options.metrics_addr == ("::1", 9)
+    assert options.kubeconfig == Path("/x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "says"),
+    [
+        (["--port", "http"], {}, "write a number from 0 to 65535"),
+        (["--transport", "sse"], {}, "stdio"),
+        (["--metrics-addr", "9813"], {}, "write host:port"),
+        (["--create-namespaces", "Team_A"], {}, "lower-case letters"),
+        (["--create-max-active", "0"], {}, "from 1 to 1000"),
+        (["--delete"], {}, "--delete"),
+        ([], {"GPUDIAG_ALLOW_CREATE": "maybe"}, "GPUDIAG_ALLOW_CREATE must be true or false"),
+        ([], {"GPUDIAG_TRANSPORT": "sse"}, "GPUDIAG_TRANSPORT must be one of stdio, http"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_to_write(
+    arguments: list[str], environ: dict[str, str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["gpudiag-mcp"])
-    assert main() == 1
-    assert "not part of this version" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        parse(arguments, environ)
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_help_teaches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["gpudiag-mcp", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().out
+    assert "examples:" in said
+    assert "GPUDIAG_ALLOW_CREATE" in said
 
 
 def test_it_tells_its_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,3 +72,20 @@ def test_it_tells_its_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         main()
     assert capsys.readouterr().out == f"gpudiag-mcp {__version__}\n"
+
+
+def test_a_log_line_is_json_with_the_id_of_the_call() -> None:
+    stream = StringIO()
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        logs.configure(level="info", stream=stream)
+        with logs.bound(correlationID="abc", tool="get_gpu_health"):
+            logging.getLogger("x").info("one\nline")
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    line = json.loads(stream.getvalue())
+    assert line["correlationID"] == "abc"
+    assert line["message"] == "one\nline"
+    assert stream.getvalue().count("\n") == 1

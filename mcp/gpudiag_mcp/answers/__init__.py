@@ -1,0 +1,1 @@
+"""The shape of answers, their size, and the safety of text that came from a node."""

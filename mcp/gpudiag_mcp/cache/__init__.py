@@ -1,0 +1,1 @@
+"""Watched copies of the resources, one per context, and what a caller may see of them."""

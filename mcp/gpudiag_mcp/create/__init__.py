@@ -1,0 +1,1 @@
+"""Creating diagnostics: what is allowed, what exactly is created, and in which order it is checked."""

@@ -1,0 +1,1 @@
+"""The Kubernetes API: configuration, credentials, requests, and a watched copy of a collection."""

@@ -1,0 +1,121 @@
+"""Around every message: correlation id, metrics, and the refusal of arguments that a tool does not take."""
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.mcpserver.tools import Tool
+from mcp.types import CallToolResult
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from gpudiag_mcp import logs
+from gpudiag_mcp.answers import untrusted
+from gpudiag_mcp.answers.refusals import Refusal, nearest
+from gpudiag_mcp.metrics import Metrics
+from gpudiag_mcp.server.dispatch import refused
+
+log = logging.getLogger(__name__)
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+
+
+class Watch:
+    """The middleware of a server.
+
+    Args:
+        tools: what can be called, by name.
+        metrics: told of every tool call.
+        monotonic: seconds of a clock that does not jump.
+    """
+
+    def __init__(
+        self,
+        tools: Mapping[str, Tool],
+        metrics: Metrics,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tools = tools
+        self._metrics = metrics
+        self._monotonic = monotonic
+
+    async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        """One message."""
+        with logs.bound(correlationID=correlation_id(ctx), method=ctx.method):
+            if ctx.method != "tools/call":
+                return await call_next(ctx)
+            name = str((ctx.params or {}).get("name", ""))
+            tool = name if name in self._tools else "unknown"
+            with logs.bound(tool=tool):
+                return await self._call(tool, ctx, call_next)
+
+    async def _call(self, tool: str, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        metrics, began, status = self._metrics, self._monotonic(), "error"
+        metrics.active.inc()
+        try:
+            result: HandlerResult = self._refusal(tool, ctx)
+            if result is None:
+                result = await call_next(ctx)
+            status = "refused" if _is_error(result) else "ok"
+            metrics.response_bytes.labels(tool).observe(_size(result))
+            return result
+        finally:
+            took = self._monotonic() - began
+            metrics.active.dec()
+            metrics.requests.labels(tool, status).inc()
+            metrics.duration.labels(tool).observe(took)
+            log.info("%s in %.1f ms", status, took * 1000)
+
+    def _refusal(self, tool: str, ctx: ServerRequestContext[Any, Any]) -> CallToolResult | None:
+        arguments = (ctx.params or {}).get("arguments")
+        if tool == "unknown" or not isinstance(arguments, Mapping):
+            return None  # the SDK answers
+        known = sorted(self._tools[tool].parameters["properties"])
+        unknown = [str(name) for name in arguments if name not in known]
+        if not unknown:
+            return self._misfit(self._tools[tool], arguments)
+        shown = untrusted.text(unknown[0], 80)
+        near = nearest(unknown[0][:80], known)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        listed = ", ".join(known) or "none"
+        return refused(Refusal("UnknownArgument", f"{tool} has no argument {shown!r}.{hint} It has: {listed}."))
+
+    @staticmethod
+    def _misfit(tool: Tool, arguments: Mapping[str, Any]) -> CallToolResult | None:
+        """The SDK would say the same with an address of the validation library and a repetition of the input."""
+        try:
+            tool.fn_metadata.validate_arguments(dict(arguments))
+        except ValidationError as error:
+            said = "; ".join(_complaint(one) for one in error.errors()[:5])
+            return refused(Refusal("Invalid", f"{said}. Correct the argument and repeat the call."))
+        return None
+
+
+def _complaint(error: ErrorDetails) -> str:
+    where = ".".join(map(str, error["loc"])) or "arguments"
+    return f"{untrusted.text(where, 80)}: {untrusted.text(error['msg'], 160)}"
+
+
+def correlation_id(ctx: ServerRequestContext[Any, Any]) -> str:
+    """The trace id of the client's W3C ``traceparent`` (in ``_meta``), else a new id."""
+    meta = (ctx.params or {}).get("_meta")
+    parent = meta.get("traceparent") if isinstance(meta, Mapping) else None
+    match = _TRACEPARENT.fullmatch(parent) if isinstance(parent, str) else None
+    return match.group(1) if match else uuid4().hex
+
+
+def _is_error(result: HandlerResult) -> bool:
+    if isinstance(result, CallToolResult):
+        return bool(result.is_error)
+    return isinstance(result, dict) and result.get("isError") is True
+
+
+def _size(result: HandlerResult) -> int:
+    """Bytes of a result, the protocol's envelope apart."""
+    wire = result.model_dump(mode="json", by_alias=True) if isinstance(result, BaseModel) else (result or {})
+    return sum(len(msgspec.json.encode(wire.get(part))) for part in ("content", "structuredContent"))
