@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-all lint format generate requirements bench clean
+.PHONY: help demo up test test-all lint format generate requirements soak bench conformance evals evals-up clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,20 @@ format: $(READY)  ## Format the code and mend what ruff can mend
 generate: $(READY)  ## Write the generated files (CRDs) from the models
 	$(BIN)/python tools/generate.py
 
+soak: $(READY)  ## Faults between operator and API server by seed: make soak SEEDS=1-50
+	@$(BIN)/python -m tests.cluster.soak $(or $(SEEDS),34-43)
+
 bench: $(READY)  ## Measure against floors taken in the same run; writes build/bench/*.json
 	$(BIN)/python -m tests.bench
+
+conformance: $(READY)  ## The official MCP conformance suite on both wires (installs Node 22 from npm once)
+	$(BIN)/python -m tests.conformance.run
+
+evals: $(READY)  ## Twenty questions of an on-call engineer; writes docs/evals.md and a transcript
+	@$(BIN)/python -m tests.evals
+
+evals-up: $(READY)  ## The fleet of these questions, left running for a model; Ctrl-C ends it
+	@$(BIN)/python -m tests.evals up
 
 requirements: $(READY)  ## Pin the requirements anew, with hashes
 	@for part in agent operator mcp "agent operator mcp cli dev"; do \

@@ -36,13 +36,13 @@ def main() -> int:
 def quick() -> tuple[int, str]:
     """Unit and cluster tests under coverage, subprocesses included.
 
-    Unit tests run one by one: some watch their own process. Cluster tests mostly wait for an API server, so a few of
-    their files run at once, each worker with a server of its own.
+    Cluster tests mostly wait for an API server, so more of their files run at once than there are cores on a small
+    machine, each worker with a server of its own.
     """
     run(sys.executable, "-m", "gpudiag_cli.controlplane", "build")
     run(sys.executable, "-m", "coverage", "erase")
     limit = BUDGET_SECONDS["quick"]
-    unit, units = pytest("tests/unit", coverage=True, budget=limit)
+    unit, units = pytest(*NOT_SLOW, "-n", "2", "--dist", "loadfile", "tests/unit", coverage=True, budget=limit)
     cluster, clusters = pytest(*NOT_SLOW, "-n", "3", "--dist", "loadfile", "tests/cluster", coverage=True, budget=limit)
     run(sys.executable, "-m", "coverage", "combine", "--quiet")
     covered = run(sys.executable, "-m", "coverage", "report")
@@ -64,6 +64,8 @@ def slow() -> tuple[int, str]:
         "tests/unit",
         "tests/cluster",
         "tests/e2e",
+        "tests/conformance",
+        "tests/evals",
         *PATIENT,
         coverage=False,
         budget=BUDGET_SECONDS["slow"],

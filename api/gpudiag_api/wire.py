@@ -270,7 +270,7 @@ class GPULink(_Wire, frozen=True, kw_only=True):
     gpu_index: Annotated[int, msgspec.Meta(ge=0, le=255)]
     peer_index: Annotated[int, msgspec.Meta(ge=0, le=255)]
     kind: Word
-    """``NVLink`` (direct), ``NVSwitch`` (both hang on switches), ``PCIe`` (same NUMA node), ``System`` (across CPUs)."""
+    """``NVLink`` (direct), ``NVSwitch`` (both hang on switches), ``PCIe`` (one NUMA node), ``System`` (across CPUs)."""
     links: Count = 1
     """Active links of the first GPU that serve this way."""
 

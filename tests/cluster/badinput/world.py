@@ -132,6 +132,11 @@ class World:
             return {}
         return found
 
+    def apply(self, path: str, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Apply an object; raises APIError."""
+        found: dict[str, Any] = self.do(self._api.apply(path, manifest))
+        return found
+
     def gpunodes(self) -> dict[str, dict[str, Any]]:
         """Every GPUNode of this world, by name."""
         items = self.get(f"{_GROUP}/gpunodes")["items"]

@@ -76,7 +76,7 @@ def _name(reference: dict[str, str]) -> str:
         ("temperature: {gpuCelsius: 900}", "$.temperature.gpuCelsius: Expected `int` <= 130"),
         ("throttling: {raisePercent: 10}", "$.throttling: clearPercent 20 is above raisePercent 10"),
         ("throttling: 3", "$.throttling: Expected `object`, got `int`"),
-        ("pcieErors: {}", "$: Object contains unknown field `pcieErors`; allowed: eccCorrected, "),
+        ("pcieErors: {}", "$: Object contains unknown field `pcieErors`; allowed: c2c, eccCorrected, "),
         ("eccCorrected: {perMinute: 3}", "$.eccCorrected: Object contains unknown field `perMinute`; allowed: perDay,"),
         ("- 1", "$: Expected `object`, got `array`"),
         ("a: [", "not YAML: "),

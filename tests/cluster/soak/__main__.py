@@ -1,0 +1,35 @@
+"""Run seeds and keep what they met: ``python -m tests.cluster.soak 34-60``. A seed that fails reproduces."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from gpudiag_api.version import __version__
+
+RESULTS = Path(__file__).resolve().parents[3] / "docs" / "soak.json"
+TEST = "tests/cluster/soak/test_soak.py"
+
+
+def main(seeds: str) -> int:
+    """Run them; the exit status is pytest's."""
+    with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as record:
+        environment = {**os.environ, "GPUDIAG_SOAK_SEEDS": seeds, "GPUDIAG_SOAK_RECORD": record.name}
+        command = [sys.executable, "-m", "pytest", "-m", "slow", "-o", "faulthandler_timeout=900", TEST]
+        status = subprocess.run(command, env=environment, check=False).returncode
+        met = [json.loads(line) for line in record.read().splitlines()]
+    runs = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    known = {(run["version"], run["seed"]) for run in runs}
+    runs += [{"version": __version__, **one} for one in met if (__version__, one["seed"]) not in known]
+    runs.sort(key=lambda run: (run["version"], run["seed"]))
+    RESULTS.write_text("[\n" + ",\n".join(json.dumps(run) for run in runs) + "\n]\n")
+    print(f"{len(met)} seeds came back to the state of an undisturbed run; {len(runs)} in {RESULTS.name}")
+    return status
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("say which seeds: python -m tests.cluster.soak 34-60")
+    sys.exit(main(sys.argv[1]))
