@@ -7,13 +7,16 @@ the findings about the node; no GPU at all is Unknown.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import msgspec
+
 from gpudiag_agent import reporting
 from gpudiag_agent.attribution.model import Owner, PodRef, Usage
 from gpudiag_agent.attribution.places import Places, pod_behind
-from gpudiag_agent.checks.base import Check, Identity, PCIDevice, Problem, View
+from gpudiag_agent.checks.base import Check, Identity, Problem, View
 from gpudiag_agent.checks.driver.rule import NO_GPUS_MESSAGE, unreadable
 from gpudiag_agent.checks.xid.ledger import XIDLedger
 from gpudiag_agent.findings import FindingBook
+from gpudiag_agent.host.facts import HostFacts
 from gpudiag_agent.inventory import MAX_GPUS, Inventory
 from gpudiag_agent.kernel_log.decode import KernelEvent
 from gpudiag_agent.kernel_log.parse import XIDLine
@@ -44,7 +47,6 @@ class Assessor:
         self._thresholds = thresholds
         self._inventory = Inventory()
         self._book = FindingBook()
-        self._pci: tuple[PCIDevice, ...] | None = None
         self._driver = wire.Driver()
         self.ledger = XIDLedger(agent.boot_id)
         self.sample: Sample | None = None
@@ -59,10 +61,11 @@ class Assessor:
         """Who uses the GPUs, as far as that is known."""
         self.places = Places()
 
-    def sampled(self, sample: Sample, *, pci: tuple[PCIDevice, ...] | None = None) -> None:
-        """Take a finished sample, and what the PCI bus showed beside it (None: unknown)."""
+    def sampled(self, sample: Sample, *, host: HostFacts | None = None) -> None:
+        """Take a finished sample, and what the host showed beside it (None: not looked at)."""
         sample = self._inventory.take(sample, uuids=self.ledger.uuids, serials=self.ledger.serials)
-        self.sample, self._pci = sample, pci
+        seen = msgspec.structs.replace(host or HostFacts(), allocatable_gpus=self._allocatable_gpus())
+        self.sample = sample = msgspec.structs.replace(sample, host=seen)
         if sample.fault is None or sample.fault.reason is Capability.NO_GPUS:
             self.answered_at = sample.taken_at
         if sample.fault is None:
@@ -104,6 +107,9 @@ class Assessor:
     def _allocations(self) -> tuple[Allocation, ...]:
         return self.places.allocations(self.usage.pods.held if self.usage.pods is not None else ())
 
+    def _allocatable_gpus(self) -> int | None:
+        return self.usage.pods.allocatable_gpus if self.usage.pods is not None else None
+
     def report(self, now: float) -> Report | None:
         """The report of this moment (Unix seconds); None before the first sample, when nothing is known."""
         sample = self.sample
@@ -114,11 +120,12 @@ class Assessor:
             now=now,
             thresholds=self._thresholds(),
             sample=sample,
-            allocatable_gpus=self.usage.pods.allocatable_gpus if self.usage.pods is not None else None,
+            host=sample.host,
+            allocatable_gpus=self._allocatable_gpus(),
             owners=self.usage.owners,
             pods_seen=self.usage.pods is not None,
             vanished=self._inventory.vanished(sample),
-            pci=self._pci,
+            pci=sample.host.pci,
             xids=self.ledger.occurrences,
             boot=self.ledger.boot,
             xid_history=self.ledger.history,

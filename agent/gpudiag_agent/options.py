@@ -86,6 +86,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds between samples."""
     sysfs_pci: Path
     log_level: str
+    sysfs_infiniband: Path = Path("/sys/class/infiniband")
     pod_resources: Path | None = None
     """The kubelet's socket; None: it is not asked."""
     proc: Path = Path("/proc")
@@ -237,6 +238,14 @@ def _parser(environment: Mapping[str, str], *, check: bool = False) -> argparse.
         "PATH",
         "where the PCI bus shows its devices, to find GPUs that the driver does not list "
         "(default: /sys/bus/pci/devices; not used with --source simulated)",
+    )
+    flag(
+        "sysfs-infiniband",
+        Path,
+        Path("/sys/class/infiniband"),
+        "PATH",
+        "where the kernel shows InfiniBand and RoCE adapters "
+        "(default: /sys/class/infiniband; not used with --source simulated)",
     )
     flag(
         "dcgm-metrics",

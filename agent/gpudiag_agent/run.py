@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 
 from aiohttp import web
 
-from gpudiag_agent import listening, pci_bus, reporting
+from gpudiag_agent import listening, reporting
 from gpudiag_agent.assess import Assessor
 from gpudiag_agent.attribution import kubelet
 from gpudiag_agent.attribution.model import Owner, Usage
@@ -18,10 +18,13 @@ from gpudiag_agent.attribution.poller import Attribution
 from gpudiag_agent.attribution.processes import pids, rows
 from gpudiag_agent.attribution.procfs import Resolver
 from gpudiag_agent.checks.counters import Counters
+from gpudiag_agent.checks.infiniband.baseline import PortBaseline
 from gpudiag_agent.checks.nvlink.baseline import LinkBaseline
 from gpudiag_agent.checks.registry import all_checks
 from gpudiag_agent.clock import Clock, SystemClock
 from gpudiag_agent.configuration import Configuration
+from gpudiag_agent.host.reader import HostReader
+from gpudiag_agent.host.watch import HostWatch
 from gpudiag_agent.kernel_log import boot
 from gpudiag_agent.kernel_log.decode import Decoder, KernelEvent
 from gpudiag_agent.kernel_log.intake import Intake
@@ -90,12 +93,14 @@ class Agent:
         self._configuration = Configuration(options.config, clock=self._clock, on_change=self._configured)
         self._counters = Counters(this_boot.id)
         self._links = LinkBaseline(this_boot.id)
+        self._ports = PortBaseline()
         self._assessor = Assessor(
             agent=info,
             checks=all_checks(
                 options.interval,
                 counters=self._counters,
                 links=self._links,
+                ports=self._ports,
                 thresholds=self._configuration.thresholds,
             ),
             thresholds=self._configuration.thresholds,
@@ -112,7 +117,6 @@ class Agent:
             failed_state_writes=lambda: self._store.failed_writes,
             dcgm_host_label=None if options.dcgm_metrics == "off" else options.dcgm_metrics,
         )
-        scan = functools.partial(pci_bus.scan, options.sysfs_pci) if options.source == "nvml" else None
         # Another life of the agent, another numbering of what it tells.
         history = History(interval=options.interval, epoch=f"{int(self._clock.now()):x}")
         self._sampler = Sampler(
@@ -121,7 +125,7 @@ class Agent:
             publisher=self._publisher,
             clock=self._clock,
             interval=options.interval,
-            scan_pci=scan,
+            host=self._host() if options.source == "nvml" else None,
             observer=metrics,
             history=history,
         )
@@ -245,6 +249,16 @@ class Agent:
         ):
             self._sampler.refresh()
 
+    def _host(self) -> HostWatch:
+        options = self._options
+        reader = HostReader(
+            clock=self._clock,
+            sysfs_pci=options.sysfs_pci,
+            sysfs_infiniband=options.sysfs_infiniband,
+            proc=options.proc,
+        )
+        return HostWatch(reader.scan, clock=self._clock)
+
     def _kernel_log(self) -> KernelLogReader | None:
         if self._options.kmsg is None and self._options.journal is None:
             return None
@@ -260,6 +274,7 @@ class Agent:
         store = StateStore(self._options.state_dir, clock=self._clock)
         store.register(Section(name="counters", dump=self._counters.dump, load=self._counters.load))
         store.register(Section(name="nvlinks", dump=self._links.dump, load=self._links.load))
+        store.register(Section(name="infiniband", dump=self._ports.dump, load=self._ports.load))
         # A scenario tells its lines anew at every start.
         if self._reader is not None:
             kept = KernelLogMemory(

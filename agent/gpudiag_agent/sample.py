@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from gpudiag_agent.host.facts import HostFacts
 from gpudiag_api.naming import camel
 from gpudiag_api.vocabulary import Capability
 
@@ -247,6 +248,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[GPUSample, ...] = ()
     fault: SourceFault | None = None
     """Set: the GPUs could not be read; ``gpus`` is then empty."""
+    host: HostFacts = HostFacts()
+    """What the node said besides, at the same moment; no source sets it."""
 
 
 class Source(Protocol):

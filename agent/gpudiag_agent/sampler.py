@@ -7,13 +7,12 @@ judged against the latest sample at once; it never waits for the next one, which
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 from typing import Protocol
 
 from gpudiag_agent.assess import Assessor
 from gpudiag_agent.attribution.model import Owner
-from gpudiag_agent.checks.base import PCIDevice
 from gpudiag_agent.clock import Clock
+from gpudiag_agent.host.watch import HostWatch
 from gpudiag_agent.kernel_log.decode import KernelEvent
 from gpudiag_agent.publisher import Publisher
 from gpudiag_agent.recorder.history import History
@@ -48,7 +47,7 @@ class Sampler:
         publisher: takes the reports.
         clock: for waits and times.
         interval: seconds between two looks.
-        scan_pci: what the PCI bus shows; None: not consulted.
+        host: looks at the node beside its GPUs; None: not consulted.
         observer: told about every sample.
         history: remembers samples and reports.
     """
@@ -61,7 +60,7 @@ class Sampler:
         publisher: Publisher,
         clock: Clock,
         interval: float,
-        scan_pci: Callable[[], tuple[PCIDevice, ...] | None] | None = None,
+        host: HostWatch | None = None,
         observer: SampleObserver | None = None,
         history: History | None = None,
     ) -> None:
@@ -70,7 +69,7 @@ class Sampler:
         self._publisher = publisher
         self._clock = clock
         self._interval = interval
-        self._scan_pci = scan_pci
+        self._host = host
         self._observer = observer
         self._history = history
         self._flight: asyncio.Task[None] | None = None
@@ -125,8 +124,8 @@ class Sampler:
         sample = None
         try:
             sample = await self._take()
-            seen = await asyncio.to_thread(self._scan_pci) if self._scan_pci is not None else None
-            self._assessor.sampled(sample, pci=seen)
+            seen = await self._host.look() if self._host is not None else None
+            self._assessor.sampled(sample, host=seen)
             if self._history is not None and self._assessor.sample is not None:
                 self._history.sampled(self._assessor.sample)
         except Exception:  # noqa: BLE001 - see below

@@ -131,6 +131,46 @@ class C2CLimits(_Limits, frozen=True, kw_only=True):
     interrupts_per_hour: Annotated[Errors, _doc("More error interrupts in an hour are a Warning.")] = 0
 
 
+class GPUCountLimits(_Limits, frozen=True, kw_only=True):
+    """Check GPUCount."""
+
+    kept_back: Annotated[
+        Annotated[int, msgspec.Meta(ge=0, le=64)],
+        _doc("GPUs that the device plugin keeps from the kubelet on purpose; more are a Warning."),
+    ] = 0
+
+
+class InfiniBandLimits(_Limits, frozen=True, kw_only=True):
+    """Check InfiniBand. Per port."""
+
+    down_seconds: Annotated[
+        Annotated[int, msgspec.Meta(ge=20, le=3600)],
+        _doc("Seconds for which a port that was active may be down (gpud: 240)."),
+    ] = 240
+    drops_per_hour: Annotated[Errors, _doc("Going down more often in an hour is a Warning.")] = 2
+    symbol_errors_per_hour: Annotated[
+        Errors, _doc("More symbol errors in an hour are a Warning (NVSentinel: 120).")
+    ] = 120
+    recoveries_per_minute: Annotated[
+        Errors, _doc("More recoveries from link errors in a minute are a Warning (NVSentinel: 5).")
+    ] = 5
+    faults_per_hour: Annotated[
+        Errors, _doc("More integrity errors and buffer overruns of the link in an hour are a Warning.")
+    ] = 0
+    slow_restarts_per_second: Annotated[
+        Annotated[int, msgspec.Meta(ge=0, le=1_000_000)],
+        _doc("RoCE: more slow restarts per second, over a minute, are an Info (NVSentinel: 10)."),
+    ] = 10
+    active_ports: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=128)] | None,
+        _doc("Fewer active ports on a node are Critical; null: only ports that had been active are missed."),
+    ] = None
+    lowest_gbps: Annotated[
+        Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None,
+        _doc("Slower ports do not count among activePorts; null: all do."),
+    ] = None
+
+
 class Thresholds(_Limits, frozen=True, kw_only=True):
     """Every limit that a check compares with and that the GPU does not name itself."""
 
@@ -144,3 +184,5 @@ class Thresholds(_Limits, frozen=True, kw_only=True):
     row_remap: RowRemapLimits = RowRemapLimits()
     nvlink_errors: NVLinkErrorLimits = NVLinkErrorLimits()
     c2c: C2CLimits = C2CLimits()
+    gpu_count: GPUCountLimits = GPUCountLimits()
+    infiniband: InfiniBandLimits = InfiniBandLimits()

@@ -5,8 +5,10 @@ links end at NVSwitches are ``NVSwitch``, since every switch of a node reaches e
 one NUMA node and ``System`` across two.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
+
+import msgspec
 
 from gpudiag_agent.sample import GPUSample, NVLinkSample, Sample
 from gpudiag_api import wire
@@ -19,11 +21,13 @@ _FABRIC_STATES = {1: "NotStarted", 2: "InProgress", 3: "Completed"}
 
 def topology(sample: Sample, *, node_name: str) -> wire.TopologyAnswer:
     """The links and places of all GPUs that were read."""
+    slots = {device.pci: device.numa_node for device in sample.host.pci or ()}
+    gpus = tuple(_near(gpu, slots.get(gpu.pci)) for gpu in sample.gpus)
     return wire.TopologyAnswer(
         version=wire.WIRE_VERSION,
         node_name=node_name,
-        links=tuple(_link(one, other) for one, other in combinations(sample.gpus, 2)),
-        placement=tuple(_placements(sample)),
+        links=tuple(_link(one, other) for one, other in combinations(gpus, 2)),
+        placement=tuple(_placements(gpus)),
     )
 
 
@@ -46,8 +50,13 @@ def _meets(remote: str, pci: str) -> bool:
     return slot(remote) == slot(pci)
 
 
-def _placements(sample: Sample) -> Iterator[GPUPlacement]:
-    for gpu in sample.gpus:
+def _near(gpu: GPUSample, numa_node: int | None) -> GPUSample:
+    """The GPU with the NUMA node of its slot, where the driver does not name one."""
+    return gpu if gpu.numa_node is not None else msgspec.structs.replace(gpu, numa_node=numa_node)
+
+
+def _placements(gpus: Iterable[GPUSample]) -> Iterator[GPUPlacement]:
+    for gpu in gpus:
         yield GPUPlacement(
             gpu_index=gpu.index,
             gpu_uuid=gpu.uuid,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpudiag_api import durations
 from gpudiag_api.version import __version__
 from gpudiag_cli.errors import CommandError
 
@@ -51,7 +52,22 @@ a scenario file:
     - {at: 10s, node: gpu-03, fault: xid-79, gpu: 2}               # from then on
     - {at: 20s, node: pool=inference, fault: latency, latency: 3s, for: 30s}
     - {node: "gpu-*", fault: hot, gpu: 5}                          # from the start
+    - {node: "*", share: 2%, fault: hang, every: 1m, for: 20s}     # drawn by the seed, again and again
+  incidents:
+    - name: cooling of a row fails                                 # its faults count from its own time
+      at: 1m
+      faults:
+        - {node: pool=training, share: 30%, spread: 20s, fault: hot, gpu: any}
+        - {at: 30s, node: pool=training, share: 5%, fault: node-gone}
+  seed: 7
 
+node is a name, a pattern, or labels; at, for, every, spread, latency and jitter are durations such as 500ms or 2m.
+Node groups take latency and jitter, too. The same file and seed give the same course of events. --list names the
+machines and the faults; a mistake in the file is said with the field's name, and what ran before goes on.
+
+examples:
+  kubectl-gpudiag simulate --nodes 5000 --latency 5ms --jitter 3ms
+  kubectl-gpudiag simulate --scenario faults.yaml --serve-only --network 9    # curl 127.9.0.1:9810/v1/report
 """
 
 
@@ -102,6 +118,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _seconds(text: str) -> float:
+    try:
+        return durations.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, default=3, metavar="N", help="how many nodes (default: 3)")
     parser.add_argument("--machine", default="h100-8", metavar="NAME", help="what they are (default: h100-8)")
@@ -119,6 +142,15 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--interval", type=float, default=10.0, metavar="SECONDS", help="between two samples (default: 10)"
+    )
+    parser.add_argument(
+        "--latency", type=_seconds, default=0.0, metavar="DURATION", help="every answer takes so long (default: 0s)"
+    )
+    parser.add_argument(
+        "--jitter", type=_seconds, default=0.0, metavar="DURATION", help="by how much that differs (default: 0s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="of all that is drawn (default: the scenario's own, else 0)"
     )
     parser.add_argument("--serve-only", action="store_true", help="only the agents: no Nodes, no Pods, no API server")
 

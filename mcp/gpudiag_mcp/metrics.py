@@ -38,9 +38,14 @@ class Metrics:
         self.auth_attempts = Counter("mcp_auth_attempts", "Tokens looked at.", registry=self.registry)
         self.auth_failures = Counter("mcp_auth_failures", "Tokens refused.", ["reason"], registry=self.registry)
         self.rate_limited = Counter(
-            "mcp_rate_limited", "Calls refused for their rate.", ["tool"], registry=self.registry
+            "mcp_rate_limited",
+            "Refused for their rate: tool calls (call), HTTP requests (request), requests at once (concurrency).",
+            ["what"],
+            registry=self.registry,
         )
-        self.sessions = Gauge("mcp_sessions_active", "Open sessions.", registry=self.registry)
+        self.sessions = Gauge(
+            "mcp_sessions_active", "Open sessions; HTTP is stateless and has none.", registry=self.registry
+        )
         self.session_duration = Histogram(
             "mcp_session_duration_seconds",
             "Length of sessions.",

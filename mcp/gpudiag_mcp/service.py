@@ -91,6 +91,15 @@ def assemble(options: Options) -> Service:
     )
 
 
+async def connect(options: Options) -> KubeAPI:
+    """The API server of the current context, as ourselves.
+
+    Raises:
+        AccessError: there is no usable context or credential.
+    """
+    return KubeClient(await open_access(kubeconfig.load(options.kubeconfig).context("")))
+
+
 class _User(msgspec.Struct, frozen=True):
     username: str = ""
 

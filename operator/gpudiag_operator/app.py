@@ -9,13 +9,12 @@ At the end, whatever ended it: no write any more, then the Leases are given up, 
 """
 
 import asyncio
-import gc
 import logging
 import time
 from typing import Any
 
 from gpudiag_operator.collect.agent_client import AgentClient
-from gpudiag_operator.collect.resources import raise_open_files
+from gpudiag_operator.collect.resources import calm_garbage_collector, raise_open_files
 from gpudiag_operator.diagnostics.feed import KopfFeed
 from gpudiag_operator.diagnostics.sync import first_list
 from gpudiag_operator.fleet import Fleet
@@ -57,8 +56,7 @@ def run(settings: Settings) -> int:
     """Run the operator; gives the exit status: 0 when told to stop, 1 when a part died."""
     logs.configure(level=settings.log_level, json=settings.log_format == "json")
     raise_open_files()
-    # Imports are for good: the collector of garbage need not look at them again and again.
-    gc.freeze()
+    calm_garbage_collector()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(Operator(settings).run())

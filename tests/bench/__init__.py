@@ -1,1 +1,1 @@
-"""Measurements against a floor taken in the same run. `make bench`, or `python -m tests.bench --only sweep`."""
+"""Measurements against a reference of the same run. `make bench`, or `python -m tests.bench --only sweep,pool`."""

@@ -14,7 +14,11 @@ class Result:
     measured: float
     unit: str
     target: float | None = None
-    """At most this; None: reported only."""
+    """At most this, or at least, see below; None: reported only."""
+    at_least: bool = False
+    """Whether more is better."""
+    reference: str = ""
+    """What it is compared with, and how that fared in the same run."""
     gates: bool = False
     """Whether missing the target fails the run."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -22,13 +26,30 @@ class Result:
     @property
     def met(self) -> bool:
         """Whether the target was reached."""
-        return self.target is None or self.measured <= self.target
+        if self.target is None:
+            return True
+        return self.measured >= self.target if self.at_least else self.measured <= self.target
 
-    def line(self) -> str:
-        """One line of the table."""
-        target = "" if self.target is None else f"≤ {self.target:g}"
-        verdict = "" if self.target is None else "ok" if self.met else "MISSED" if self.gates else "over"
-        return f"{self.name:<58} {self.measured:>10.3f} {self.unit:<8} {target:>8}  {verdict}"
+    @property
+    def verdict(self) -> str:
+        """For the table: ok, MISSED where that fails the run, else over; nothing where there is no target."""
+        return "" if self.target is None else "ok" if self.met else "MISSED" if self.gates else "over"
+
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """Name, target, measured, verdict, reference."""
+        target = "" if self.target is None else f"{'≥' if self.at_least else '≤'} {self.target:g}"
+        return self.name, target, f"{self.measured:.3f} {self.unit}", self.verdict, self.reference
+
+
+def table(results: Iterable[Result]) -> str:
+    """All as lines of a table."""
+    rows = [("measure", "target", "measured", "verdict", "reference in the same run")]
+    rows += [result.cells() for result in results]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join(
+        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:<{widths[3]}}  {row[4]}".rstrip()
+        for row in rows
+    )
 
 
 def percentile(values: Sequence[float], share: float) -> float:

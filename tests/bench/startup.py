@@ -4,12 +4,13 @@ import subprocess
 import sys
 import time
 
+from tests.bench.context import Context
 from tests.bench.result import Result
 
 ROUNDS = 5
 
 
-def run() -> list[Result]:
+def run(_: Context) -> list[Result]:
     """Measure."""
     floor = _best("-c", "pass")
     results = [Result(name="python -c pass, best of 5", measured=floor, unit="s")]

@@ -4,7 +4,6 @@ Both on the same kind of loop, with the same parallelism and kept connections, i
 """
 
 import asyncio
-import gc
 import statistics
 
 import uvloop
@@ -14,7 +13,7 @@ from tests.bench.context import Context, progress
 from tests.bench.engine import Bare, Engine, staged, timed
 from tests.bench.result import Result, spread
 
-from gpudiag_operator.collect.resources import raise_open_files
+from gpudiag_operator.collect.resources import calm_garbage_collector, raise_open_files
 from gpudiag_operator.domain import Target
 
 _TARGETS = {"changed": 2.0, "unchanged": 1.5}
@@ -25,7 +24,7 @@ def run(context: Context) -> list[Result]:
     """Measure."""
     raise_open_files()
     nodes, rounds = context.pick(5000, 200), context.pick(11, 5)
-    gc.freeze()  # as the operator's process does at its start
+    calm_garbage_collector()
     with served(nodes) as targets, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         results = runner.run(_compare(targets, rounds))
         return [*results, *_go(targets, rounds)]

@@ -53,7 +53,8 @@ class PodDevices(msgspec.Struct, frozen=True, kw_only=True):
 
     held: tuple[Held, ...] = ()
     allocatable_gpus: int | None = None
-    """Whole GPUs that the kubelet may hand out; None: it does not say, or hands out parts of them."""
+    """Whole GPUs that the kubelet may hand out; None: it does not say, or hands out parts of them. Zero says
+    little: there may be another way of allocating."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

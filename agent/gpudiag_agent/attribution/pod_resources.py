@@ -57,7 +57,7 @@ def parse_allocatable(answer: bytes) -> int | None:
     Shares of one GPU count once.
 
     Returns:
-        None where it hands out parts of GPUs (MIG), or none at all (another way of allocating, or no device plugin).
+        None where it hands out parts of GPUs (MIG); zero: another way of allocating, or no device plugin that works.
 
     Raises:
         protobuf.MalformedError: it is no such message.
@@ -72,7 +72,7 @@ def parse_allocatable(answer: bytes) -> int | None:
         if any(devices.is_part(device_id) for device_id in ids):
             return None
         gpus |= {found for device_id in ids if (found := devices.parse(device_id, resource=resource)) is not None}
-    return len(gpus) or None
+    return len(gpus)
 
 
 def _container(message: memoryview) -> tuple[str, list[Device]]:

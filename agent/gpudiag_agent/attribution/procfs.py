@@ -58,18 +58,9 @@ class Resolver:
         self._pods_read = float("-inf")
 
     def problem(self) -> str | None:
-        """Why the node's processes cannot be seen, in a sentence; None: they can.
-
-        The second process of a node is kthreadd; in a container's own process namespace it is something else.
-        """
-        found = cgroup.process_stat(self._read("2/stat"))
-        if found is not None and found[0] == "kthreadd":
+        """Why the node's processes cannot be seen, in a sentence; None: they can."""
+        if shows_node(self._proc):
             return None
-        try:
-            if str((self._proc / "self/ns/pid").readlink()) == _INITIAL_PID_NAMESPACE:
-                return None
-        except OSError:
-            pass
         return f"{self._proc} shows a container's processes and not the node's: run the agent with hostPID: true."
 
     def resolve(self, pid: int, *, at: float | None = None) -> Owner | None:
@@ -147,9 +138,27 @@ class Resolver:
         return at is None or born <= at + _CLOCK_SKEW
 
     def _read(self, name: str) -> str:
-        """The beginning of a file; empty where it cannot be read."""
-        try:
-            with (self._proc / name).open("rb") as file:
-                return file.read(_MAX_BYTES).decode("utf-8", "replace")
-        except OSError:
-            return ""
+        return _read(self._proc / name)
+
+
+def shows_node(proc: Path) -> bool:
+    """Whether a procfs shows the node's own processes.
+
+    The second process of a node is kthreadd; in a container's own process namespace it is something else.
+    """
+    found = cgroup.process_stat(_read(proc / "2/stat"))
+    if found is not None and found[0] == "kthreadd":
+        return True
+    try:
+        return str((proc / "self/ns/pid").readlink()) == _INITIAL_PID_NAMESPACE
+    except OSError:
+        return False
+
+
+def _read(path: Path) -> str:
+    """The beginning of a file; empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""

@@ -14,7 +14,7 @@ from gpudiag_agent.attribution.model import Owner
 from gpudiag_agent.checks.kernel.signals import HeldSignal
 from gpudiag_agent.checks.xid.catalogue import Verdict
 from gpudiag_agent.checks.xid.history import Bursts
-from gpudiag_agent.host.facts import HostFacts
+from gpudiag_agent.host.facts import HostFacts, PCIDevice
 from gpudiag_agent.sample import GPUSample, Sample
 from gpudiag_agent.thresholds import Thresholds
 from gpudiag_api.vocabulary import Action, Blame, Severity
@@ -37,14 +37,6 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     def subject(self) -> Subject:
         """As a finding names it."""
         return Subject(gpu_index=self.index, gpu_uuid=self.uuid, pci=self.pci or None, serial=self.serial or None)
-
-
-class PCIDevice(msgspec.Struct, frozen=True):
-    """An NVIDIA display or 3D controller on the PCI bus."""
-
-    pci: str
-    driver: str | None
-    """The kernel driver bound to it: ``nvidia``, ``vfio-pci``; None: none at all."""
 
 
 class Occurrence(msgspec.Struct, frozen=True, kw_only=True):

@@ -199,6 +199,8 @@ class Counters:
         if series is None or not series.watched:
             return None
         index = _tier_for(within_seconds)
+        if not series.tiers[index].slots:  # As nearly always; a node has a thousand of them.
+            return 0
         width = TIERS[index][0]
         return series.tiers[index].worst(
             max(1, int(window_seconds // width)), after=int((series.at - within_seconds) // width)

@@ -12,8 +12,12 @@ from gpudiag_agent.checks.ecc_corrected.rule import ECCCorrected
 from gpudiag_agent.checks.ecc_mode.rule import ECCMode
 from gpudiag_agent.checks.ecc_uncorrectable.rule import ECCUncorrectable
 from gpudiag_agent.checks.fabric.rule import Fabric
+from gpudiag_agent.checks.fabric_manager.rule import FabricManager
 from gpudiag_agent.checks.gpu_count.rule import GPUCount
 from gpudiag_agent.checks.gpu_lost.rule import GPULost
+from gpudiag_agent.checks.imex.rule import IMEX
+from gpudiag_agent.checks.infiniband.baseline import PortBaseline
+from gpudiag_agent.checks.infiniband.rule import InfiniBand
 from gpudiag_agent.checks.inforom.rule import InfoROM
 from gpudiag_agent.checks.kernel import rule as kernel
 from gpudiag_agent.checks.memory_repair.rule import MemoryRepair
@@ -23,6 +27,7 @@ from gpudiag_agent.checks.nvlink.rule import NVLink
 from gpudiag_agent.checks.nvlink_errors.rule import NVLinkErrors
 from gpudiag_agent.checks.pcie_errors.rule import PCIeErrors
 from gpudiag_agent.checks.pcie_link.rule import PCIeLink
+from gpudiag_agent.checks.peer_memory.rule import PeerMemory
 from gpudiag_agent.checks.persistence_mode.rule import PersistenceMode
 from gpudiag_agent.checks.power.rule import Power
 from gpudiag_agent.checks.processes.rule import Processes
@@ -41,6 +46,7 @@ def all_checks(
     *,
     counters: Counters | None = None,
     links: LinkBaseline | None = None,
+    ports: PortBaseline | None = None,
     thresholds: Callable[[], Thresholds] = Thresholds,
 ) -> tuple[Check, ...]:
     """A fresh set of every check.
@@ -49,6 +55,7 @@ def all_checks(
         interval: seconds between samples.
         counters: what the checks share of error counters; None: a fresh one, for callers that keep nothing.
         links: NVLinks that have been up; None: none yet.
+        ports: what InfiniBand and RoCE ports have been able to do; None: nothing yet.
         thresholds: gives the limits in force, for the checks that judge with every sample.
     """
     counters = counters or Counters()
@@ -73,6 +80,10 @@ def all_checks(
         NVLinkErrors(counters),
         C2C(counters),
         Fabric(),
+        FabricManager(),
+        IMEX(),
+        PeerMemory(),
+        InfiniBand(counters, ports or PortBaseline()),
         InfoROM(),
         PersistenceMode(),
         MIG(),

@@ -13,6 +13,7 @@ from typing import Any
 
 from gpudiag_api.times import to_rfc3339
 from gpudiag_cli.kubeapi import APIError, KubeAPI
+from gpudiag_cli.simulator.faults import Fault
 from gpudiag_cli.simulator.node import SimulatedNode
 
 NAMESPACE = "gpudiag-system"
@@ -21,7 +22,7 @@ _SIMULATED = {"app.kubernetes.io/managed-by": "gpudiag-simulator"}
 _AT_ONCE = 64
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Member:
     """A node and where its agent listens, whoever serves it."""
 
@@ -76,6 +77,26 @@ class Cluster:
         """
         await _each(self._remove, members)
 
+    async def follow(self, members: Mapping[Member, frozenset[Fault]]) -> None:
+        """Make Node and Pod of each member as its faults of the cluster have it; none: both are there and well.
+
+        Raises:
+            CommandError: the API server refuses it or does not answer.
+        """
+
+        async def one(member: Member) -> None:
+            faults = members[member]
+            if Fault.NODE_GONE in faults:
+                await self._remove(member)
+                return
+            await self._add_node(member, ready=Fault.NODE_NOT_READY not in faults)
+            if Fault.AGENT_GONE in faults:
+                await self.remove_pod(member)
+            else:
+                await self.add_pod(member, ready=Fault.AGENT_NOT_READY not in faults)
+
+        await _each(one, members)
+
     async def set_node_ready(self, member: Member, *, ready: bool) -> None:
         """Set the Node's condition Ready, as a kubelet does or, when it is gone, the node controller.
 
@@ -92,13 +113,13 @@ class Cluster:
         """
         await self._api.apply(f"{self._pod_path(member)}/status", self._pod(member, ready=ready))
 
-    async def add_pod(self, member: Member) -> None:
-        """Create only the agent's Pod.
+    async def add_pod(self, member: Member, *, ready: bool = True) -> None:
+        """Create only the agent's Pod, or make it so.
 
         Raises:
             CommandError: the API server refuses it or does not answer.
         """
-        path, manifest = self._pod_path(member), self._pod(member)
+        path, manifest = self._pod_path(member), self._pod(member, ready=ready)
         without_status = {key: value for key, value in manifest.items() if key != "status"}
         try:
             await self._api.apply(path, without_status)
@@ -130,10 +151,13 @@ class Cluster:
             await self._api.apply(path, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
     async def _add(self, member: Member) -> None:
-        manifest, path = self._node(member, ready=True), self._node_path(member)
+        await self._add_node(member, ready=True)
+        await self.add_pod(member)
+
+    async def _add_node(self, member: Member, *, ready: bool) -> None:
+        manifest, path = self._node(member, ready=ready), self._node_path(member)
         await self._api.apply(path, {key: value for key, value in manifest.items() if key != "status"})
         await self._api.apply(f"{path}/status", manifest)
-        await self.add_pod(member)
 
     async def _remove(self, member: Member) -> None:
         await self._api.delete(self._pod_path(member))

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 from gpudiag_cli import kubeconfig
 from gpudiag_cli.errors import CommandError
@@ -26,8 +26,11 @@ def run(options: argparse.Namespace) -> int:
     if options.list:
         _list()
         return 0
-    given = specs(options.nodes, options.machine)
-    scenario = load(options.scenario, given) if options.scenario else Scenario(tuple(given), ())
+    given = specs(options.nodes, options.machine, latency=options.latency, jitter=options.jitter)
+    if options.scenario:
+        scenario = load(options.scenario, given, seed=options.seed)
+    else:
+        scenario = Scenario(tuple(given), (), options.seed or 0)
     asyncio.run(_simulate(scenario, options))
     return 0
 
@@ -45,15 +48,19 @@ async def _simulate(scenario: Scenario, options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    fleet = Fleet(scenario.nodes, port=options.port, network=options.network, interval=options.interval)
+    fleet = Fleet(
+        scenario.nodes, port=options.port, network=options.network, interval=options.interval, seed=scenario.seed
+    )
     async with fleet, contextlib.AsyncExitStack() as stack:
         where = _say_where(fleet)
+        objects: SimulatedObjects | None = None
         if options.serve_only:
             say(f"{where}. No objects are made. Ctrl-C ends it.")
         else:
-            server = await stack.enter_async_context(_objects(fleet, options))
+            objects, server = await stack.enter_async_context(_objects(fleet, options))
             say(f"{where}, with Nodes and Pods in {server}. Ctrl-C ends it and removes them.")
-        director = asyncio.create_task(Director(fleet, scenario, path=options.scenario, say=say).run())
+        following = Director(fleet, scenario, path=options.scenario, objects=objects, say=say)
+        director = asyncio.create_task(following.run())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({director, stopping}, return_when=asyncio.FIRST_COMPLETED)
         for task in (director, stopping):
@@ -62,9 +69,21 @@ async def _simulate(scenario: Scenario, options: argparse.Namespace) -> None:
             director.result()
 
 
+class SimulatedObjects:
+    """The fleet's Nodes and Pods, as the director knows them: by name of the node."""
+
+    def __init__(self, cluster: Cluster, members: Iterable[Member]) -> None:
+        self._cluster = cluster
+        self._members = {member.name: member for member in members}
+
+    async def follow(self, faults: Mapping[str, frozenset[Fault]]) -> None:
+        """See ``director.Objects``."""
+        await self._cluster.follow({self._members[name]: happens for name, happens in faults.items()})
+
+
 @contextlib.asynccontextmanager
-async def _objects(fleet: Fleet, options: argparse.Namespace) -> AsyncIterator[str]:
-    """Nodes and Pods for as long as the fleet is simulated; gives the server's URL."""
+async def _objects(fleet: Fleet, options: argparse.Namespace) -> AsyncIterator[tuple[SimulatedObjects, str]]:
+    """Nodes and Pods for as long as the fleet is simulated; gives them and the server's URL."""
     access = kubeconfig.load(options.kubeconfig)
     members = [Member.of(node) for node in fleet.nodes.values()]
     async with KubeAPI(access) as api:
@@ -73,7 +92,7 @@ async def _objects(fleet: Fleet, options: argparse.Namespace) -> AsyncIterator[s
         try:
             await cluster.add(members)
             say(f"made {len(members)} Nodes and agent Pods in {time.monotonic() - started:.1f} s")
-            yield access.server
+            yield SimulatedObjects(cluster, members), access.server
         finally:
             say(f"removing {len(members)} Nodes and agent Pods")
             try:

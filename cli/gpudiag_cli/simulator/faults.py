@@ -1,8 +1,8 @@
 """What can go wrong with a simulated node, by the names that scenarios use.
 
-Two families. Health faults change what the agent reports: a sick GPU, honestly told. Misbehaviours are faults of the
-agent itself; what the operator has to make of each is a word of :class:`gpudiag_api.vocabulary.NotRead`, never a
-verdict about the GPUs.
+Three families. Health faults change what the agent reports: a sick GPU, honestly told. Misbehaviours are faults of
+the agent itself; what the operator has to make of each is a word of :class:`gpudiag_api.vocabulary.NotRead`, never a
+verdict about the GPUs. Incidents of the cluster happen to the Node or the Pod, as kubelets and autoscalers cause them.
 """
 
 from dataclasses import dataclass
@@ -39,15 +39,19 @@ class Fault(StrEnum):
         "NVML calls no longer return. The agent stays up and says so; it takes no more samples.",
     )
     NO_DRIVER = "no-driver", "The kernel module is not loaded."
+    NO_KERNEL_LOG = "no-kernel-log", "The agent cannot read the kernel log: it says so, and health stays as it is."
 
     # Misbehaviour: connection and body.
     REFUSE = "refuse", "Nobody listens: the agent was killed. Ends the connections it had."
     HANG = "hang", "Accepts, and never answers."
     HANG_BODY = "hang-body", "Sends half of the body, then nothing."
+    SLOW_BODY = "slow-body", "Sends the body in 16 pieces, which takes ``latency`` seconds."
     CLOSE_EARLY = "close-early", "Sends half of the body, then closes."
     DISCONNECT = "disconnect", "Closes without a byte of an answer."
     ERROR_500 = "error-500", "Internal server error, as a problem document."
+    ERROR_503 = "error-503", "Service unavailable, with Retry-After, as an agent that starts or a proxy without one."
     UNAUTHORIZED = "unauthorized", "401 to everyone."
+    GARBAGE = "garbage", "Status 200 with bytes that are neither JSON nor text, called JSON."
     HTML = "html", "Status 200 with a page of HTML, as a proxy in between would send."
     HUGE = "huge", "A body of 100 MB, in chunks, without a Content-Length."
     GZIP_BOMB = "gzip-bomb", "100 MB that travel as 100 KB."
@@ -58,6 +62,12 @@ class Fault(StrEnum):
     DUPLICATE_GPU = "duplicate-gpu", "One GPU named twice."
     NOT_A_REPORT = "not-a-report", "JSON of the right version, but no report."
     STALE = "stale", "Answers, but the last sample is ten minutes old."
+
+    # Incidents of the cluster: they need Nodes and Pods.
+    NODE_NOT_READY = "node-not-ready", "The Node is not Ready: its kubelet is silent."
+    NODE_GONE = "node-gone", "Node and Pod are deleted and the agent is gone, as when an autoscaler removes a machine."
+    AGENT_NOT_READY = "agent-not-ready", "The agent's Pod is not Ready."
+    AGENT_GONE = "agent-gone", "The agent's Pod is deleted, and nobody listens."
 
     @property
     def health(self) -> bool:
@@ -74,6 +84,21 @@ class Fault(StrEnum):
         """Whether it decides the answer on its own: of several such faults the last one counts."""
         return self in _EXCLUSIVE
 
+    @property
+    def of_cluster(self) -> bool:
+        """Whether it happens to Node or Pod."""
+        return self in _OF_CLUSTER
+
+    @property
+    def takes_latency(self) -> bool:
+        """Whether it takes ``latency``."""
+        return self in (Fault.LATENCY, Fault.SLOW_BODY)
+
+    @property
+    def ends_agent(self) -> bool:
+        """Whether nobody listens at the agent's address while it lasts."""
+        return self in (Fault.REFUSE, Fault.NODE_GONE, Fault.AGENT_GONE)
+
 
 _ON_GPU = frozenset(
     {
@@ -88,16 +113,20 @@ _ON_GPU = frozenset(
         Fault.GPU_LOST,
     }
 )
-_HEALTH = _ON_GPU | {Fault.DRIVER_HUNG, Fault.NO_DRIVER}
+_HEALTH = _ON_GPU | {Fault.DRIVER_HUNG, Fault.NO_DRIVER, Fault.NO_KERNEL_LOG}
+_OF_CLUSTER = frozenset({Fault.NODE_NOT_READY, Fault.NODE_GONE, Fault.AGENT_NOT_READY, Fault.AGENT_GONE})
 _EXCLUSIVE = frozenset(
     {
         Fault.REFUSE,
         Fault.HANG,
         Fault.HANG_BODY,
+        Fault.SLOW_BODY,
         Fault.CLOSE_EARLY,
         Fault.DISCONNECT,
         Fault.ERROR_500,
+        Fault.ERROR_503,
         Fault.UNAUTHORIZED,
+        Fault.GARBAGE,
         Fault.HTML,
         Fault.HUGE,
         Fault.GZIP_BOMB,
@@ -116,4 +145,6 @@ class Injected:
     gpu: int = 0
     """Index of the GPU that it strikes, for faults on one."""
     latency: float = 0.0
-    """Seconds, for ``latency``."""
+    """Seconds, for ``latency`` and ``slow-body``."""
+    jitter: float = 0.0
+    """Seconds by which ``latency`` differs from answer to answer, at most, up or down."""

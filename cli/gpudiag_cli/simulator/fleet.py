@@ -33,7 +33,15 @@ _FILES_BESIDES = 256
 _SHUTDOWN_SECONDS = 0.001
 
 
-def specs(count: int, machine: str = "h100-8", *, prefix: str = "gpu", start: int = 1) -> list[NodeSpec]:
+def specs(
+    count: int,
+    machine: str = "h100-8",
+    *,
+    prefix: str = "gpu",
+    start: int = 1,
+    latency: float = 0.0,
+    jitter: float = 0.0,
+) -> list[NodeSpec]:
     """So many nodes of one machine: gpu-1, gpu-2, …, with as many digits as the last one needs, but at least two.
 
     Raises:
@@ -43,7 +51,7 @@ def specs(count: int, machine: str = "h100-8", *, prefix: str = "gpu", start: in
         raise CommandError(f"There is no machine {machine!r}. Known are: {', '.join(MACHINES)}.")
     width = max(2, len(str(start + count - 1)))
     return [
-        NodeSpec(name=f"{prefix}-{number:0{width}d}", machine=MACHINES[machine])
+        NodeSpec(name=f"{prefix}-{number:0{width}d}", machine=MACHINES[machine], latency=latency, jitter=jitter)
         for number in range(start, start + count)
     ]
 
@@ -58,6 +66,7 @@ class Fleet:
         network: second octet of their addresses; by default one that is free.
         interval: seconds between two samples.
         vary: take a sample for every answer, so that no two bodies are equal (for measurements).
+        seed: of all that is drawn (latencies): the same seed gives the same fleet.
         clock: gives Unix seconds.
     """
 
@@ -70,6 +79,7 @@ class Fleet:
         network: int | None = None,
         interval: float = 10.0,
         vary: bool = False,
+        seed: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._specs = specs(nodes, machine) if isinstance(nodes, int) else list(nodes)
@@ -77,6 +87,7 @@ class Fleet:
         self._network = network
         self._interval = interval
         self._vary = vary
+        self._seed = seed
         self._clock = clock
         self._nodes: dict[str, SimulatedNode] = {}
         self._agents: dict[str, _Listener] = {}
@@ -115,7 +126,9 @@ class Fleet:
         sockets = listen_all(len(self._specs), self._port, self._network)
         for spec, bound in zip(self._specs, sockets, strict=True):
             address, port = bound.getsockname()
-            node = SimulatedNode(spec, address, port, interval=self._interval, vary=self._vary, clock=self._clock)
+            node = SimulatedNode(
+                spec, address, port, interval=self._interval, vary=self._vary, seed=self._seed, clock=self._clock
+            )
             self._nodes[spec.name] = node
             self._agents[spec.name] = agent = _Listener(node)
             await agent.open(bound)
@@ -135,7 +148,7 @@ class Fleet:
             node: name of the node.
             fault: a :class:`Fault` or its text, for example ``xid-79``.
             gpu: index of the GPU that it strikes, for faults on one.
-            latency: seconds, for ``latency``.
+            latency: seconds, for ``latency`` and ``slow-body``.
 
         Raises:
             CommandError: no such node, fault or GPU.
@@ -180,7 +193,7 @@ def inject(node: SimulatedNode, fault: Fault | str, *, since: float, gpu: int = 
         raise CommandError(f"There is no fault {fault!r}. Known are: {', '.join(Fault)}.") from None
     if not 0 <= gpu < node.machine.gpu_count:
         raise CommandError(f"{node.name} has GPUs 0 to {node.machine.gpu_count - 1}, no GPU {gpu}.")
-    return Injected(fault=kind, since=since, gpu=gpu, latency=latency if kind is Fault.LATENCY else 0.0)
+    return Injected(fault=kind, since=since, gpu=gpu, latency=latency if kind.takes_latency else 0.0)
 
 
 def _same(one: Injected, other: Injected) -> bool:
@@ -209,7 +222,12 @@ class _Listener:
             access_log=None,
             keepalive_timeout=3600.0,
         )
-        self._listening = await asyncio.get_running_loop().create_server(self._server, sock=bound)
+        self._listening = await asyncio.get_running_loop().create_server(self._connected, sock=bound)
+
+    def _connected(self) -> asyncio.Protocol:
+        assert self._server is not None, "it listens"
+        self._node.connections += 1
+        return self._server()
 
     async def close(self) -> None:
         """Refuse connections and end those there are."""

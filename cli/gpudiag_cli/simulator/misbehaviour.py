@@ -4,7 +4,9 @@ Each is what a client really sees from a broken agent, a full disk in front of i
 operator must make of it stands beside the fault in :mod:`gpudiag_cli.simulator.faults`.
 """
 
+import asyncio
 import functools
+import hashlib
 import json
 import zlib
 from collections.abc import Awaitable, Callable
@@ -17,6 +19,8 @@ from gpudiag_cli.simulator.faults import Fault
 from gpudiag_cli.simulator.node import SimulatedNode
 
 HUGE_BYTES = 100 << 20
+RETRY_AFTER_SECONDS = 5
+_PIECES = 16
 _CHUNK = b" " * (1 << 16)
 _JSON = "application/json"
 _PAGE = "<!DOCTYPE html><title>Welcome</title><p>This is not the page you are looking for.</p>"
@@ -43,6 +47,16 @@ async def _hang_body(node: SimulatedNode, request: web.BaseRequest) -> web.Strea
     return response
 
 
+async def _slow_body(node: SimulatedNode, request: web.BaseRequest) -> web.StreamResponse:
+    body = node.body(node.sample()).plain
+    response = await _begin(node, request, body)
+    size = -(-len(body) // _PIECES)
+    for start in range(0, len(body), size):
+        await response.write(body[start : start + size])
+        await asyncio.sleep(node.slowness() / _PIECES)
+    return response
+
+
 async def _close_early(node: SimulatedNode, request: web.BaseRequest) -> web.StreamResponse:
     response, _ = await _half(node, request)
     _close(request)
@@ -56,6 +70,16 @@ async def _disconnect(_: SimulatedNode, request: web.BaseRequest) -> web.StreamR
 
 async def _error(_: SimulatedNode, __: web.BaseRequest) -> web.StreamResponse:
     return _status(HTTPStatus.INTERNAL_SERVER_ERROR, "The simulated agent fails as it was told to.")
+
+
+async def _unavailable(_: SimulatedNode, __: web.BaseRequest) -> web.StreamResponse:
+    response = _status(HTTPStatus.SERVICE_UNAVAILABLE, "The simulated agent is not ready, as it was told.")
+    response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+async def _garbage(node: SimulatedNode, _: web.BaseRequest) -> web.StreamResponse:
+    return web.Response(body=hashlib.sha512(node.name.encode()).digest() * 32, content_type=_JSON)
 
 
 async def _unauthorized(_: SimulatedNode, __: web.BaseRequest) -> web.StreamResponse:
@@ -86,12 +110,18 @@ async def _gzip_bomb(_: SimulatedNode, __: web.BaseRequest) -> web.StreamRespons
 async def _half(node: SimulatedNode, request: web.BaseRequest) -> tuple[web.StreamResponse, bytes]:
     """Send the head and half of the true body; gives the response and the other half."""
     body = node.body(node.sample()).plain
-    response = web.StreamResponse(headers={"Content-Type": _JSON, "ETag": node.etag})
-    response.content_length = len(body)
-    await response.prepare(request)
+    response = await _begin(node, request, body)
     middle = len(body) // 2
     await response.write(body[:middle])
     return response, body[middle:]
+
+
+async def _begin(node: SimulatedNode, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+    """Send the head of an answer with that body."""
+    response = web.StreamResponse(headers={"Content-Type": _JSON, "ETag": node.etag})
+    response.content_length = len(body)
+    await response.prepare(request)
+    return response
 
 
 def _close(request: web.BaseRequest) -> None:
@@ -117,7 +147,10 @@ _ACTIONS: dict[Fault, Action] = {
     Fault.DISCONNECT: _disconnect,
     # Nobody listens; who was connected before is cut off.
     Fault.REFUSE: _disconnect,
+    Fault.SLOW_BODY: _slow_body,
     Fault.ERROR_500: _error,
+    Fault.ERROR_503: _unavailable,
+    Fault.GARBAGE: _garbage,
     Fault.UNAUTHORIZED: _unauthorized,
     Fault.HTML: _html,
     Fault.NOT_A_REPORT: _not_a_report,

@@ -6,12 +6,13 @@ at all: so 5,000 nodes in one process stay cheap.
 
 import asyncio
 import gzip
+import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gpudiag_api.meaning import etag
-from gpudiag_api.wire import Report, encode
+from gpudiag_api.wire import GPU, Allocation, Report, encode
 from gpudiag_cli.simulator.faults import Fault, Injected
 from gpudiag_cli.simulator.machines import Machine
 from gpudiag_cli.simulator.report import NodeSpec, compose, with_telemetry
@@ -28,8 +29,15 @@ class Body:
     compressed: bytes | None
 
 
+def travelling(plain: bytes) -> Body:
+    """A body and, where that pays, its compressed form."""
+    # Level 1: better levels would make the simulator the bottleneck of what is measured with it.
+    packed = gzip.compress(plain, compresslevel=1, mtime=0) if len(plain) > GZIP_FROM_BYTES else None
+    return Body(plain, packed)
+
+
 class SimulatedNode:
-    """A node and its agent; ``interval`` (seconds), ``vary`` and ``clock`` are explained at :class:`Fleet`."""
+    """A node and its agent; ``interval`` (seconds), ``vary``, ``seed``, ``clock``: see :class:`Fleet`."""
 
     etag: str
     """Weak ETag of what the agent says now."""
@@ -42,6 +50,7 @@ class SimulatedNode:
         *,
         interval: float = 10.0,
         vary: bool = False,
+        seed: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.spec = spec
@@ -51,9 +60,14 @@ class SimulatedNode:
         self.faults: tuple[Injected, ...] = ()
         self.requests = 0
         """Requests that have reached the agent."""
-        self._interval = interval
+        self.connections = 0
+        """Connections that were opened to it."""
+        self.interval = interval
+        """Seconds between two samples."""
         self._vary = vary
         self._clock = clock
+        # Its own, so that what one node does depends on no other.
+        self._random = random.Random(f"{seed}/{spec.name}")  # noqa: S311 (latencies)
         self._jobs = 0
         self._sampled_at = 0.0
         self._blind_since: float | None = None
@@ -80,12 +94,34 @@ class SimulatedNode:
     @property
     def behaviour(self) -> Fault | None:
         """The misbehaviour that decides the answer now, if any."""
+        if any(each.fault.of_cluster and each.fault.ends_agent for each in self.faults):
+            return Fault.REFUSE
         return next((each.fault for each in reversed(self.faults) if each.fault.exclusive), None)
 
     @property
-    def latency(self) -> float:
-        """Seconds by which every answer is late."""
-        return sum(each.latency for each in self.faults)
+    def gpus(self) -> tuple[GPU, ...]:
+        """Its GPUs, as they were sold."""
+        return self._gpus
+
+    @property
+    def boot(self) -> str:
+        """The kernel's boot id."""
+        return self._report.agent.boot_id
+
+    def delay(self) -> float:
+        """Seconds by which the next answer is late; drawn anew for each."""
+        late = [each for each in self.faults if each.fault is Fault.LATENCY]
+        latency = self.spec.latency + sum(each.latency for each in late)
+        jitter = self.spec.jitter + sum(each.jitter for each in late)
+        return max(0.0, latency + self._random.uniform(-jitter, jitter)) if latency or jitter else 0.0
+
+    def slowness(self) -> float:
+        """Seconds that a slow body takes."""
+        return sum(each.latency for each in self.faults if each.fault is Fault.SLOW_BODY)
+
+    def now(self) -> float:
+        """Unix seconds."""
+        return self._clock()
 
     # State -------------------------------------------------------------------------------------------------------
 
@@ -129,10 +165,15 @@ class SimulatedNode:
         if self._blind_since is not None:
             return self._blind_since
         now = self._clock()
-        if fresh or self._vary or now - self._sampled_at >= self._interval:
+        if fresh or self._vary or now - self._sampled_at >= self.interval:
             self._sampled_at = now
         stale = any(each.fault is Fault.STALE for each in self.faults)
         return self._sampled_at - STALE_SECONDS if stale else self._sampled_at
+
+    @property
+    def allocations(self) -> tuple[Allocation, ...]:
+        """Which containers hold which GPUs."""
+        return self._report.allocations
 
     def report(self, sampled_at: float) -> Report:
         """The report of the sample taken then (Unix seconds)."""
@@ -141,13 +182,10 @@ class SimulatedNode:
     def body(self, sampled_at: float) -> Body:
         """That report as it travels."""
         if self._body is None or self._body[0] != sampled_at:
-            plain = encode(self.report(sampled_at))
-            # Level 1: better levels would make the simulator the bottleneck of what is measured with it.
-            packed = gzip.compress(plain, compresslevel=1, mtime=0) if len(plain) > GZIP_FROM_BYTES else None
-            self._body = (sampled_at, Body(plain, packed))
+            self._body = (sampled_at, travelling(encode(self.report(sampled_at))))
         return self._body[1]
 
     def _compose(self) -> None:
-        self._report = compose(self.spec, self._gpus, self.faults, jobs=self._jobs, interval=self._interval)
+        self._report = compose(self.spec, self._gpus, self.faults, jobs=self._jobs, interval=self.interval)
         self.etag = etag(self._report)
         self._body = None

@@ -27,6 +27,10 @@ class NodeSpec:
     machine: Machine
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels of the Node besides those of every GPU node, for example its pool."""
+    latency: float = 0.0
+    """Seconds that every answer of its agent takes."""
+    jitter: float = 0.0
+    """Seconds by which that differs from answer to answer, at most, up or down."""
 
 
 def compose(
@@ -45,8 +49,9 @@ def compose(
     sick = [each for each in faults if each.fault.health]
     found = _one_per_key(tuple(finding for each in sick for finding in symptoms.findings(each, gpus)))
     gaps = tuple(gap for each in sick if (gap := symptoms.gap(each)))
+    blind = any(gap.reason.blinds for gap in gaps)
     boot = boot_id(spec.name)
-    seen = () if Fault.NO_DRIVER in kinds else tuple(_with_health(gpu, found, blind=bool(gaps)) for gpu in gpus)
+    seen = () if Fault.NO_DRIVER in kinds else tuple(_with_health(gpu, found, blind=blind) for gpu in gpus)
     return Report(
         version="2.0" if Fault.WRONG_VERSION in kinds else WIRE_VERSION,
         agent=AgentInfo(
@@ -70,13 +75,13 @@ def with_telemetry(report: Report, spec: NodeSpec, faults: tuple[Injected, ...],
     """The report of the sample taken then (Unix seconds): the same meaning, other measurements."""
     hot = {each.gpu for each in faults if each.fault is Fault.HOT}
     gpus = tuple(
-        msgspec.structs.replace(gpu, measurements=_measure(gpu, spec, sampled_at, hot=gpu.index in hot))
+        msgspec.structs.replace(gpu, measurements=measure(gpu, spec, sampled_at, hot=gpu.index in hot))
         for gpu in report.gpus
     )
     return msgspec.structs.replace(report, gpus=gpus, sampled_at=to_rfc3339(sampled_at))
 
 
-def _measure(gpu: GPU, spec: NodeSpec, sampled_at: float, *, hot: bool) -> Measurements:
+def measure(gpu: GPU, spec: NodeSpec, sampled_at: float, *, hot: bool) -> Measurements:
     """Plausible telemetry that differs between GPUs and samples, and is the same for the same sample."""
     wobble = (gpu.index * 7 + int(sampled_at * 1000)) % 13
     return Measurements(

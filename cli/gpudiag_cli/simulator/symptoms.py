@@ -132,11 +132,17 @@ _GAPS = {
     Fault.NO_DRIVER: CapabilityGap(
         reason=Capability.NO_DRIVER, message="nvmlInit failed with 9: the NVIDIA kernel module is not loaded."
     ),
+    Fault.NO_KERNEL_LOG: CapabilityGap(
+        reason=Capability.NO_KERNEL_LOG,
+        message="/dev/kmsg: permission denied; XIDs are not seen. Run the agent privileged.",
+    ),
 }
 
 
 def findings(injected: Injected, gpus: tuple[GPU, ...]) -> tuple[Finding, ...]:
     """What the checks find because of one fault."""
+    if injected.fault is Fault.NO_KERNEL_LOG:
+        return ()
     if injected.fault in _GAPS:
         return (_driver_finding(injected),)
     subject = _subject(gpus[injected.gpu])

@@ -53,6 +53,12 @@ def from_api(error: ApiError, *, identity: str, cluster: str) -> Refusal:
         case 401:
             message = f"{cluster} does not accept the credentials. Log in again, then repeat the call."
             return Refusal("Unauthorized", message)
+        case 403 if "cannot impersonate" in error.message:
+            return Refusal(
+                "NotPermitted",
+                "this server may not act for you, so nothing was created. Its administrator must grant its service "
+                "account impersonate (see docs/assistants.md).",
+            )
         case 403:
             return Refusal("Forbidden", _forbidden(error, what, identity or "this identity", cluster))
         case 404 if error.kind_missing or "requested resource" in error.message:

@@ -62,7 +62,7 @@ class FleetCopy:
         self.last_used = monotonic()
         self.sign = OperatorSign()
         """What is known of the operator's Lease."""
-        self._operator_namespace = operator_namespace
+        self.operator_namespace = operator_namespace
         self._monotonic = monotonic
         self._signed = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -122,7 +122,7 @@ class FleetCopy:
             await asyncio.sleep(LEASE_SECONDS)
 
     async def _sign(self) -> OperatorSign:
-        namespace = self._operator_namespace
+        namespace = self.operator_namespace
         try:
             body = await self.api.get(LEASES, OPERATOR_LEASE, namespace=namespace)
             spec = lease_from_json(body).spec

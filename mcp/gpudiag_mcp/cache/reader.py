@@ -8,11 +8,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from gpudiag_mcp.cache.fleet import FleetCopy, Place
+from gpudiag_mcp.cache.fleet import OPERATOR_LEASE, FleetCopy, Place
 from gpudiag_mcp.cache.pool import BOUND_SECONDS, Caches
-from gpudiag_mcp.kube.api import GPUDIAGNOSTICS, GPUNODES, JSONObject, KubeAPI, Resource
+from gpudiag_mcp.kube.api import GPUDIAGNOSTICS, GPUNODES, LEASES, Headers, JSONObject, KubeAPI, Resource
 from gpudiag_mcp.kube.copy import Copy
-from gpudiag_mcp.kube.errors import ApiError
+from gpudiag_mcp.kube.errors import ApiError, ApiUnavailable
 from gpudiag_mcp.objects.diagnostic import GPUDiagnostic, diagnostic_from_json
 from gpudiag_mcp.objects.node import GPUNode
 from gpudiag_mcp.questions.freshness import OperatorSign
@@ -38,7 +38,7 @@ class Caller(Protocol):
         """
         ...
 
-    def headers(self) -> Mapping[str, str]:
+    def headers(self) -> Headers:
         """Headers of a write on the caller's behalf: impersonation, or none."""
         ...
 
@@ -53,9 +53,9 @@ class OwnIdentity:
     ) -> None:
         """Nothing to ask: whatever is in the copy was read with the caller's own rights."""
 
-    def headers(self) -> Mapping[str, str]:
+    def headers(self) -> Headers:
         """No impersonation."""
-        return {}
+        return ()
 
 
 class Reader:
@@ -69,6 +69,7 @@ class Reader:
         self._caller = caller
         self.warnings: list[str] = []
         """Sentences that belong into the answer: what could not be read and why that matters."""
+        self._sign_hidden: OperatorSign | None = None
 
     @property
     def place(self) -> Place:
@@ -92,8 +93,20 @@ class Reader:
 
     @property
     def sign(self) -> OperatorSign:
-        """What is known of the operator's Lease."""
-        return self._fleet.sign
+        """What the caller may know of the operator's Lease."""
+        return self._sign_hidden or self._fleet.sign
+
+    async def look_for_lease(self) -> None:
+        """Ask whether the caller may get the Lease; without that right, freshness is unknown to them (design §6)."""
+        namespace = self._fleet.operator_namespace
+        try:
+            await self._caller.require(self._fleet.api, "get", LEASES, namespace=namespace, name=OPERATOR_LEASE)
+        except ApiError:
+            why = f"the Lease {OPERATOR_LEASE} in namespace {namespace} may not be read (get leases)"
+            self._sign_hidden = OperatorSign(problem=why)
+        except ApiUnavailable:
+            why = "whether the operator's Lease may be read could not be asked: the API server does not answer"
+            self._sign_hidden = OperatorSign(problem=why)
 
     @property
     def age_seconds(self) -> float:
@@ -173,4 +186,6 @@ class Reader:
 
 async def read(caches: Caches, caller: Caller, context: str) -> Reader:
     """What ``caller`` may read of ``context``; raises as ``Caches.use`` does."""
-    return Reader(await caches.use(context), caller)
+    reader = Reader(await caches.use(context), caller)
+    await reader.look_for_lease()
+    return reader

@@ -1,6 +1,6 @@
 """The port to the Kubernetes API: all that the facade may ever ask of it. There is no update, patch or delete."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -10,6 +10,9 @@ import msgspec
 from gpudiag_api.kinds.base import GROUP, VERSION
 
 JSONObject = dict[str, Any]
+
+Headers = Sequence[tuple[str, str]]
+"""Header fields of a request; a name may come more than once."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ GPUNODES = Resource(GROUP, VERSION, "gpunodes", namespaced=False)
 GPUDIAGNOSTICS = Resource(GROUP, VERSION, "gpudiagnostics", namespaced=True)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", namespaced=True)
 SELF_SUBJECT_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews", namespaced=False)
+TOKEN_REVIEWS = Resource("authentication.k8s.io", "v1", "tokenreviews", namespaced=False)
+SUBJECT_ACCESS_REVIEWS = Resource("authorization.k8s.io", "v1", "subjectaccessreviews", namespaced=False)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class KubeAPI(Protocol):
         *,
         namespace: str = "",
         dry_run: bool = False,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers = (),
     ) -> bytes:
         """Create an object, unknown fields refused (``fieldValidation=Strict``).
 

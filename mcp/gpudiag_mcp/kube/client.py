@@ -17,7 +17,7 @@ from opentelemetry import propagate
 
 from gpudiag_api.version import __version__
 from gpudiag_mcp.kube.access import Access
-from gpudiag_mcp.kube.api import JSONObject, Page, Resource, WatchEvent
+from gpudiag_mcp.kube.api import Headers, JSONObject, Page, Resource, WatchEvent
 from gpudiag_mcp.kube.asked import Asked
 from gpudiag_mcp.kube.errors import ApiError, ApiUnavailable
 
@@ -124,7 +124,7 @@ class KubeClient:
         *,
         namespace: str = "",
         dry_run: bool = False,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers = (),
     ) -> bytes:
         """See ``KubeAPI.create``."""
         query = {"fieldValidation": "Strict", "fieldManager": "gpudiag-mcp"} | ({"dryRun": "All"} if dry_run else {})
@@ -138,7 +138,7 @@ class KubeClient:
         query: Mapping[str, str],
         *,
         content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers = (),
     ) -> bytes:
         async with self._answer(method, asked, query, content=content, headers=headers) as response:
             return await _bounded(response, MAX_BODY_BYTES)
@@ -151,13 +151,15 @@ class KubeClient:
         query: Mapping[str, str],
         *,
         content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers = (),
         timeout: httpx2.Timeout | None = None,  # noqa: ASYNC109  (passed on, not awaited on)
     ) -> AsyncIterator[httpx2.Response]:
         """One request; transport errors, also while the caller reads, become ApiUnavailable."""
-        own = {**await self._identity(), **(headers or {})}
+        own = _with(await self._identity(), headers)
         if content is not None:
-            own["Content-Type"] = "application/json"
+            own.append(("Content-Type", "application/json"))
+        if self._http.is_closed:
+            raise ApiUnavailable(f"{asked.text}: the connection was closed meanwhile; repeat the call")
         extensions: dict[str, Any] = {}
         if self._access.server_name:
             extensions["sni_hostname"] = self._access.server_name
@@ -167,7 +169,7 @@ class KubeClient:
                 asked.path,
                 params=query,
                 content=content,
-                headers=own,
+                headers=[(name.encode("ascii"), value.encode()) for name, value in own],
                 timeout=timeout or self._timeout,
                 extensions=extensions,
             ) as response:
@@ -186,6 +188,12 @@ class KubeClient:
             headers["Impersonate-User"] = self._access.impersonate
         propagate.inject(headers)  # traceparent and tracestate of the call that this request serves
         return headers
+
+
+def _with(own: Mapping[str, str], more: Headers) -> list[tuple[str, str]]:
+    """Both; a field of ``more`` replaces ours of that name."""
+    replaced = {name.lower() for name, _ in more}
+    return [(name, value) for name, value in own.items() if name.lower() not in replaced] + list(more)
 
 
 def _is_loopback(server: str) -> bool:

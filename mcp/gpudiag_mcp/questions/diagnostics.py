@@ -239,7 +239,7 @@ def _processes(one: GPUDiagnostic) -> tuple[ProcessRow, ...]:
 
 def _samples(one: GPUDiagnostic) -> tuple[SampleRow, ...]:
     single = one.status.results[:1] if len(one.status.results) == 1 else ()
-    return tuple(row for result in single for row in results.samples(result))[-SAMPLES:]
+    return tuple(row for result in single for row in results.samples(result))[:SAMPLES]
 
 
 def _events(one: GPUDiagnostic) -> tuple[EventRow, ...]:

@@ -70,7 +70,7 @@ def timeline(
         node=node,
         taken_at=found.taken_at if found else "",
         events=happened.rows,
-        samples=tuple(taken[-SAMPLES:]),
+        samples=tuple(taken[:SAMPLES]),
         needs_diagnostic=needs,
         truncated=cut,
         narrow=("" if node else "Pass node.") if cut else "",
@@ -78,7 +78,7 @@ def timeline(
 
 
 def samples(result: NodeResult) -> list[SampleRow]:
-    """The flight recorder of all GPUs, oldest first."""
+    """The flight recorder of all GPUs, newest first: what does not fit is cut from the end."""
     rows = [
         SampleRow(
             at=untrusted.name(point.at),
@@ -92,7 +92,7 @@ def samples(result: NodeResult) -> list[SampleRow]:
         for line in result.timeline
         for point in line.points
     ]
-    return sorted(rows, key=lambda row: (row.at, row.gpu))
+    return sorted(sorted(rows, key=lambda row: row.gpu), key=lambda row: row.at, reverse=True)
 
 
 def topology(

@@ -71,8 +71,9 @@ class Dispatcher:
                 identity = caller.name
                 ask = await begin(self.service, caller, context, self._provenance(ctx, caller), _progress(ctx))
                 identity = identity or ask.reader.place.identity
-                log.info("cluster %s as %s", ask.reader.place.cluster, identity)
-                return await question(ask)
+                with logs.bound(cluster=ask.reader.place.cluster, identity=identity):
+                    log.info("asked")
+                    return await question(ask)
         except ApiError as error:
             if error.status == 401:
                 await self.service.caches.invalidate(context)

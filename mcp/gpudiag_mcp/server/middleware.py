@@ -1,11 +1,9 @@
-"""Around every message: correlation id, metrics, and the refusal of arguments that a tool does not take."""
+"""Around every message: trace and correlation id, metrics, and the refusal of arguments that a tool does not take."""
 
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -14,15 +12,13 @@ from mcp.types import CallToolResult
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gpudiag_mcp import logs
+from gpudiag_mcp import logs, tracing
 from gpudiag_mcp.answers import untrusted
 from gpudiag_mcp.answers.refusals import Refusal, nearest
 from gpudiag_mcp.metrics import Metrics
 from gpudiag_mcp.server.dispatch import refused
 
 log = logging.getLogger(__name__)
-
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 
 class Watch:
@@ -46,7 +42,7 @@ class Watch:
 
     async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """One message."""
-        with logs.bound(correlationID=correlation_id(ctx), method=ctx.method):
+        with tracing.call() as trace_id, logs.bound(correlationID=trace_id, method=ctx.method):
             if ctx.method != "tools/call":
                 return await call_next(ctx)
             name = str((ctx.params or {}).get("name", ""))
@@ -99,14 +95,6 @@ class Watch:
 def _complaint(error: ErrorDetails) -> str:
     where = ".".join(map(str, error["loc"])) or "arguments"
     return f"{untrusted.text(where, 80)}: {untrusted.text(error['msg'], 160)}"
-
-
-def correlation_id(ctx: ServerRequestContext[Any, Any]) -> str:
-    """The trace id of the client's W3C ``traceparent`` (in ``_meta``), else a new id."""
-    meta = (ctx.params or {}).get("_meta")
-    parent = meta.get("traceparent") if isinstance(meta, Mapping) else None
-    match = _TRACEPARENT.fullmatch(parent) if isinstance(parent, str) else None
-    return match.group(1) if match else uuid4().hex
 
 
 def _is_error(result: HandlerResult) -> bool:

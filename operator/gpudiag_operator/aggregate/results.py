@@ -78,12 +78,19 @@ def _event(event: wire.XIDEvent, *, namespace: str, show_pods: bool) -> kinds.XI
 def _timelines(details: NodeDetails, shown: set[int]) -> Iterable[Timeline]:
     for line in details.timeline.gpus if details.timeline else ():
         if line.gpu_index in shown:
-            yield Timeline(gpu=line.gpu_index, points=tuple(map(_point, line.points[-POINTS:])))
+            yield Timeline(gpu=line.gpu_index, points=tuple(_points(line.points[-POINTS:])))
 
 
-def _point(point: wire.TimelinePoint) -> TimelinePoint:
+def _points(points: Iterable[wire.TimelinePoint]) -> Iterable[TimelinePoint]:
+    for point in points:
+        at = in_words.time_of(point.at)
+        if at is not None:  # One that is none would have the whole status refused.
+            yield _point(point, at)
+
+
+def _point(point: wire.TimelinePoint, at: str) -> TimelinePoint:
     return TimelinePoint(
-        at=in_words.time_of(point.at) or "",
+        at=at,
         temperature_celsius=point.temperature_celsius,
         power_watts=point.power_watts,
         utilization_percent=point.utilization_percent,

@@ -102,6 +102,28 @@ class Slot:
             self._limiter.release()
 
 
+class Pace:
+    """Turns at even distances: what comes in a burst is spread out.
+
+    Args:
+        per_second: turns per second.
+    """
+
+    def __init__(self, per_second: float) -> None:
+        self._gap = 1 / per_second
+        self._next = 0.0
+
+    def take(self, now: float) -> float:
+        """Take the next turn; gives the seconds until it comes.
+
+        Args:
+            now: monotonic seconds.
+        """
+        turn = max(now, self._next)
+        self._next = turn + self._gap
+        return turn - now
+
+
 class RetryBudget:
     """Repeated calls as a share of all calls, so that a fleet in trouble is not asked twice as often.
 

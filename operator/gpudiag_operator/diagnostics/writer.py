@@ -20,6 +20,9 @@ from gpudiag_operator.publish.diagnostic import DiagnosticRef
 
 log = logging.getLogger(__name__)
 
+REFUSED_SECONDS = 10.0
+"""After a status that the API server will not have."""
+
 WORKERS = 8
 """Writes in flight at the same moment: enough for the rate when the API server takes 400 ms per write."""
 
@@ -145,8 +148,9 @@ class StatusWriter:
             if error.retryable or error.conflict or error.status in (401, 403):
                 log.warning("%s: status not written yet: %s", key, error)
                 return self._backoff.next(error.retry_after)
-            log.error("%s: the API server will not have this status: %s", key, error)  # noqa: TRY400  (said in full)
-            return None
+            # An older CRD, or somebody's webhook that may be away: rarely tried again, never for good given up.
+            log.error("%s: the API server refuses this status: %s", key, error)  # noqa: TRY400  (said in full)
+            return REFUSED_SECONDS
         self._backoff.reset()
         if not exists:
             log.info("%s is gone", key)

@@ -61,7 +61,6 @@ class DiagnosticPublisher:
         self._api = api
         self._wall = wall
         self._bucket = TokenBucket(rate, clock=clock, sleep=sleep)
-        self._muted: set[str] = set()
         self._told = Told()
 
     async def publish(
@@ -111,15 +110,6 @@ class DiagnosticPublisher:
         return True
 
     async def _emit(self, ref: DiagnosticRef, event: EventSpec) -> None:
-        """Emit an Event. One that the server will never take must not hold up the status."""
         await self._bucket.take()
         about = ObjectRef(kind="GPUDiagnostic", name=ref.name, namespace=ref.namespace, uid=ref.uid)
-        try:
-            await self._told.emit(self._api, about, event, now=self._wall())
-        except ApiError as error:
-            if error.retryable or error.conflict:
-                raise
-            # A namespace that is being deleted takes none; its diagnostic is as good as gone.
-            if not error.not_found and error.reason not in self._muted:
-                self._muted.add(error.reason)
-                log.warning("Events about GPUDiagnostics cannot be written (said once): %s", error)
+        await self._told.emit(self._api, about, event, now=self._wall())

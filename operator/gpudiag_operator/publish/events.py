@@ -6,7 +6,9 @@ Event under the same name: then the count is patched. No name depends on the ope
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -15,7 +17,12 @@ from gpudiag_api.times import to_rfc3339
 from gpudiag_operator.conditions import clip
 from gpudiag_operator.kube.errors import ApiError
 
+log = logging.getLogger(__name__)
+
 COMPONENT = "gpudiag-operator"
+_REFUSALS = 3
+_FINAL = frozenset({401, 403, 404})
+"""No right, or no place, to write Events: the next attempt will not fare better."""
 _MESSAGE_LIMIT = 1024
 _PREFIX_LIMIT = 200
 _CLUSTER_NAMESPACE = "default"
@@ -135,6 +142,17 @@ async def emit(api: Writer, ref: ObjectRef, event: EventSpec, *, now: float, aga
             raise
 
 
+@dataclass(slots=True)
+class _Attempts:
+    """How an Event fares."""
+
+    made: bool = False
+    """It was sent before, with what came of it unknown or bad."""
+    refused: int = 0
+    over: bool = False
+    """The server has it, or will not have it."""
+
+
 class Told:
     """Tells the Events of writes that may take several attempts, each of them once.
 
@@ -143,17 +161,41 @@ class Told:
     """
 
     def __init__(self) -> None:
-        self._pending: dict[tuple[str, str], dict[str, bool]] = {}
-        """By object (namespace, name) and name of the Event; True: the server has it."""
+        self._pending: dict[tuple[str, str], dict[str, _Attempts]] = {}
+        """By object (namespace, name) and name of the Event."""
+        self._said: set[str] = set()
 
-    async def emit(self, api: Writer, ref: ObjectRef, event: EventSpec, *, now: float) -> None:
-        """See ``emit``."""
-        told, name = self._pending.setdefault((ref.namespace, ref.name), {}), event_name(ref, event)
-        if told.get(name):
-            return
-        again, told[name] = name in told, False
-        await emit(api, ref, event, now=now, again=again)
-        told[name] = True
+    async def emit(self, api: Writer, ref: ObjectRef, event: EventSpec, *, now: float) -> bool:
+        """See ``emit``; whether the server has it now.
+
+        An Event that the server refuses is tried three times, with the object's own back-off in between: somebody's
+        webhook may be away. Then it is left out, and said so once: it must not hold up the status.
+        """
+        attempts = self._pending.setdefault((ref.namespace, ref.name), {}).setdefault(
+            event_name(ref, event), _Attempts()
+        )
+        if attempts.over:
+            return False
+        again, attempts.made = attempts.made, True
+        try:
+            await emit(api, ref, event, now=now, again=again)
+        except ApiError as error:
+            if error.retryable or error.conflict:
+                raise
+            attempts.refused += 1
+            if error.status not in _FINAL and attempts.refused < _REFUSALS:
+                raise
+            self._say(error)
+            attempts.over = True
+            return False
+        attempts.over = True
+        return True
+
+    def _say(self, error: ApiError) -> None:
+        # A namespace that is being deleted takes none; its objects are as good as gone.
+        if not error.not_found and error.reason not in self._said:
+            self._said.add(error.reason)
+            log.warning("Events cannot be written (said once): %s", error)
 
     def settled(self, name: str, namespace: str = "") -> None:
         """The status is written, or never will be."""

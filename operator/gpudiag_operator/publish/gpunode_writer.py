@@ -39,7 +39,6 @@ class GPUNodeWriter:
         self._mirror = mirror
         self._on_write = on_write
         self._wall = wall
-        self._muted: set[str] = set()
         self._told = Told()
 
     def forget(self, name: str) -> None:
@@ -146,17 +145,8 @@ class GPUNodeWriter:
         )
 
     async def _emit(self, ref: ObjectRef, event: EventSpec, spend: Spend) -> None:
-        """Emit an Event. One that the server will never take must not hold up the status."""
         spend()
-        try:
-            await self._told.emit(self._api, ref, event, now=self._wall())
-        except ApiError as error:
-            if error.retryable or error.conflict:
-                raise
-            if error.reason not in self._muted:
-                self._muted.add(error.reason)
-                log.warning("Events cannot be written (said once): %s", error)
-        else:
+        if await self._told.emit(self._api, ref, event, now=self._wall()):
             self._on_write("event")
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import msgspec
 
 from gpudiag_agent.assess import Assessor
-from gpudiag_agent.checks.base import PCIDevice
 from gpudiag_agent.checks.counters import Counters
 from gpudiag_agent.checks.registry import all_checks
+from gpudiag_agent.host.facts import HostFacts, PCIDevice
 from gpudiag_agent.kernel_log.boot import Boot
 from gpudiag_agent.kernel_log.decode import Decoder
 from gpudiag_agent.kernel_log.record import Record
@@ -88,7 +88,7 @@ class Node:
         cause = SourceFault(fault, "why") if fault else None
         seen = () if cause else tuple(self.gpus if gpus is None else gpus)
         sample = Sample(taken_at=self.now, gpus=seen, fault=cause)
-        self.assessor.sampled(msgspec.structs.replace(sample, **self.driver), pci=pci)
+        self.assessor.sampled(msgspec.structs.replace(sample, **self.driver), host=HostFacts(pci=pci))
         return self.report()
 
     def change(self, index: int = 0, **values: object) -> Report:

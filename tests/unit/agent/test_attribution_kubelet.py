@@ -110,7 +110,7 @@ class TestARealServer:
         assert found.allocatable_gpus == 2
 
     async def test_may_have_no_pods(self, serve: Serve) -> None:
-        assert await ask(serve(listed=b"", allocatable=b"")) == PodDevices()
+        assert await ask(serve(listed=b"", allocatable=b"")) == PodDevices(allocatable_gpus=0)
 
     async def test_may_answer_with_megabytes(self, serve: Serve) -> None:
         pods = [wire.pod("n", f"pod-{number}", wire.field(1, "x" * 253)) for number in range(40_000)]

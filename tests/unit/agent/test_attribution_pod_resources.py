@@ -143,8 +143,8 @@ class TestAllocatable:
             ([wire.devices("nvidia.com/gpu", f"MIG-{A}")], None),
             ([wire.devices("nvidia.com/gpu", "nvidia0/gi1")], None),
             ([wire.devices("nvidia.com/gpu", f"GPU-{A}"), wire.devices("nvidia.com/mig-1g.5gb", f"MIG-{B}")], None),
-            ([wire.devices("cpu", "1"), wire.devices("nvidia.com/gpu")], None),
-            ([], None),
+            ([wire.devices("cpu", "1"), wire.devices("nvidia.com/gpu")], 0),
+            ([], 0),
         ],
     )
     def test_counts_whole_gpus_or_says_that_it_cannot(self, held: list[bytes], count: int | None) -> None:

@@ -117,6 +117,23 @@ class TestNVLink:
         gpus = (*node(2, nvlinks=links(remote="gpu")), gpu(2, nvlinks=links(*range(18), remote="gpu")))
         assert Watched(NVLink(LinkBaseline()), nvswitches=0).keep(gpus, 900) == []
 
+    def test_b200_shows_no_switches_and_one_gpu_without_any_link(self) -> None:
+        fine = node(nvlinks=links(), model="NVIDIA B200", fabric=FabricSample(state=3))
+        watched = Watched(NVLink(LinkBaseline()), nvswitches=0)
+        dark = changed(fine, nvlinks=links(*range(18), remote=""))
+        assert watched.keep(dark, 290) == []
+        assert told(watched.keep(dark, 30)) == [("FewerLinks", Severity.CRITICAL, Action.DRAIN_AND_RESET_GPU, 3)]
+        assert watched.see(fine) == []
+
+    @pytest.mark.parametrize(
+        ("model", "state", "found"),
+        [("NVIDIA B200", 3, 8), ("NVIDIA B200", 0, 0), ("NVIDIA H100 PCIe", 3, 0)],
+    )
+    def test_no_link_on_any_gpu_of_a_fabric(self, model: str, state: int, found: int) -> None:
+        dark = node(nvlinks=links(*range(18), remote=""), model=model, fabric=FabricSample(state=state))
+        problems = Watched(NVLink(LinkBaseline()), nvswitches=0).keep(dark, 330)
+        assert [one.reason for one in problems] == ["NoActiveLinks"] * found
+
     def test_no_link_at_all_on_a_node_with_switches(self) -> None:
         watched = nvlink()
         dark = node(nvlinks=links(*range(18)))

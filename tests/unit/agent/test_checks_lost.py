@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from tests.unit.agent.judged_node import HOPPER, LOST, Node, only
 
-from gpudiag_agent.checks.base import PCIDevice
+from gpudiag_agent.host.facts import PCIDevice
 from gpudiag_agent.sample import CallError, GPUSample
 from gpudiag_api import wire
 from gpudiag_api.meaning import etag

@@ -5,6 +5,7 @@ import pytest
 from tests.unit.agent.judged_node import Node, only
 from tests.unit.agent.test_checks_recall import VOLTA, WORKING, link
 
+from gpudiag_agent.host.facts import PCIDevice
 from gpudiag_agent.sample import PCIeSample
 from gpudiag_agent.thresholds import PCIeErrorLimits, PCIeLinkLimits, PowerLimits, Thresholds
 from gpudiag_api.vocabulary import Action, Blame, Capability, Check, Health, Severity
@@ -52,6 +53,20 @@ class TestPCIeErrors:
         while node.see().findings:
             assert node.now - began < clears_after
         assert node.now - began > clears_after * 0.8
+
+    @pytest.mark.parametrize(
+        ("errors", "reason"),
+        [
+            ({"non_fatal": 4, "unsupported_request": 3}, "NonFatalErrors"),
+            ({"non_fatal": 4, "unsupported_request": 4}, None),
+            ({"correctable": 1001}, "CorrectableErrors"),
+        ],
+    )
+    def test_the_kernel_is_a_second_witness(self, errors: dict[str, int], reason: str | None) -> None:
+        node = Node([WORKING] * 2)
+        for counts in (dict.fromkeys(errors, 0), errors):
+            report = node.see(pci=tuple(PCIDevice(f"0000:1{index}:00.0", "nvidia", None, counts) for index in range(2)))
+        assert {finding.reason for finding in report.findings} == ({reason} if reason else set())
 
     @pytest.mark.parametrize(
         ("before", "after"),

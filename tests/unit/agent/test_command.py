@@ -16,8 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gpudiag_agent import listening, options, pci_bus
-from gpudiag_agent.checks.base import PCIDevice
+from gpudiag_agent import listening, options
 from gpudiag_agent.options import Options
 from gpudiag_agent.run import Agent
 from gpudiag_agent.sample import GPUSample, Sample
@@ -146,35 +145,6 @@ class TestListening:
     def test_loopback(self) -> None:
         assert all(map(listening.is_loopback, ("127.0.0.1", "127.3.2.1", "::1", "localhost")))
         assert not any(map(listening.is_loopback, ("", "0.0.0.0", "::", "10.0.0.1", "node")))
-
-
-class TestPCIBus:
-    def device(self, root: Path, address: str, vendor: str, kind: str, driver: str | None) -> None:
-        folder = root / address
-        folder.mkdir(parents=True)
-        (folder / "vendor").write_text(f"{vendor}\n")
-        (folder / "class").write_text(f"{kind}\n")
-        if driver is not None:
-            (root.parent / "drivers" / driver).mkdir(parents=True, exist_ok=True)
-            (folder / "driver").symlink_to(root.parent / "drivers" / driver)
-
-    def test_only_nvidia_display_and_3d_controllers_count(self, tmp_path: Path) -> None:
-        root = tmp_path / "devices"
-        self.device(root, "0000:3b:00.0", "0x10de", "0x030200", "nvidia")
-        self.device(root, "0000:86:00.0", "0x10de", "0x030000", None)
-        self.device(root, "0008:01:00.0", "0x10de", "0x030200", "vfio-pci")
-        self.device(root, "0000:c0:00.0", "0x10de", "0x068000", "nvidia-nvswitch")
-        self.device(root, "0000:3b:00.1", "0x10de", "0x040300", "snd")
-        self.device(root, "0000:00:02.0", "0x8086", "0x030000", "i915")
-        assert pci_bus.scan(root) == (
-            PCIDevice("0000:3b:00.0", "nvidia"),
-            PCIDevice("0000:86:00.0", None),
-            PCIDevice("0008:01:00.0", "vfio-pci"),
-        )
-
-    def test_nothing_seen_is_unknown(self, tmp_path: Path) -> None:
-        assert pci_bus.scan(tmp_path) is None
-        assert pci_bus.scan(tmp_path / "absent") is None
 
 
 class Driver:

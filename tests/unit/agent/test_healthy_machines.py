@@ -5,12 +5,13 @@ The hour is an hour of the agent's clock: what each machine's library says idle 
 
 from collections import Counter
 
+import msgspec
 import pytest
 
 from gpudiag_agent.assess import Assessor
 from gpudiag_agent.attribution.model import Owner, PodDevices, Usage
-from gpudiag_agent.checks.base import PCIDevice
 from gpudiag_agent.checks.registry import all_checks
+from gpudiag_agent.host.facts import FABRIC_MANAGER, Daemon, HostFacts, KernelDriver, PCIDevice, Port
 from gpudiag_agent.sample import Sample
 from gpudiag_api.vocabulary import Health
 from gpudiag_api.wire import AgentInfo, Report
@@ -62,6 +63,30 @@ def used(sample: Sample) -> Usage:
     return Usage(pods=PodDevices(allocatable_gpus=whole) if kubernetes else None, owners=owners)
 
 
+def around(sample: Sample, bus: tuple[PCIDevice, ...]) -> HostFacts:
+    """A node whose services run and whose ports are up; counters tell of a past and of what happens now and then."""
+    hours = sample.taken_at / 3600
+    past = {"symbol_error": 60_000 + int(hours * 100), "link_downed": 9, "link_error_recovery": 4 + int(hours * 3)}
+    rail = Port(device="", port=1, pci="", board="b", link_layer="InfiniBand", state="ACTIVE", physical_state="LinkUp")
+    ports = [
+        msgspec.structs.replace(rail, device=f"mlx5_{n}", pci=f"0000:{n:02x}:00.0", rate_gbps=400.0, counters=past)
+        for n in range(8)
+    ]
+    uncabled = msgspec.structs.replace(ports[0], device="mlx5_8", pci="0000:e0:00.0", state="DOWN", rate_gbps=2.5)
+    switched = any(gpu.model.endswith(("HBM3", "HBM3e", "SXM4-80GB")) for gpu in sample.gpus)
+    return HostFacts(
+        taken_at=sample.taken_at,
+        pci=tuple(msgspec.structs.replace(device, errors={"correctable": int(hours * 3)}) for device in bus),
+        nvswitches=4 if switched else 0,
+        ports=(*ports, uncabled),
+        modules={"nvidia": ("nvidia_uvm",), "ib_core": ("mlx5_ib",)},
+        kernel_driver=KernelDriver("570.86.15", open=True),
+        daemons={FABRIC_MANAGER: Daemon(pid=7, started=9)} if switched else {},
+        imex_nodes=0,
+        uptime_seconds=90_000.0,
+    )
+
+
 class Node:
     """A node whose reports are watched."""
 
@@ -73,7 +98,7 @@ class Node:
     def see(self, sample: Sample) -> None:
         bus = tuple(PCIDevice(gpu.pci, "nvidia") for gpu in sample.gpus)
         self.assessor.usage = used(sample)
-        self.assessor.sampled(sample, pci=bus)
+        self.assessor.sampled(sample, host=around(sample, bus))
         self.report = self.assessor.report(sample.taken_at)
         assert self.report is not None
         self.found.update(f"{finding.check}/{finding.reason}: {finding.message}" for finding in self.report.findings)

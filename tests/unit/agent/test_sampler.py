@@ -53,7 +53,6 @@ class Rig:
             publisher=self.publisher,
             clock=self.clock,
             interval=10,
-            scan_pci=lambda: None,
         )
 
     @property

@@ -100,7 +100,7 @@ def test_a_scenario_can_say_everything_that_a_sample_has() -> None:
     said = {field.name for field in msgspec.structs.fields(GPUChange)}
     assert {field.name for field in msgspec.structs.fields(GPUSample)} - said == set()
     said = {field.name for field in msgspec.structs.fields(Scenario)}
-    assert {field.name for field in msgspec.structs.fields(Sample)} - said == {"taken_at"}
+    assert {field.name for field in msgspec.structs.fields(Sample)} - said == {"taken_at", "host"}
 
 
 @pytest.mark.parametrize("name", ["h100-8", "a100-8-mig", "t4-1"])

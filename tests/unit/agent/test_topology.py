@@ -2,6 +2,7 @@
 
 import pytest
 
+from gpudiag_agent.host.facts import HostFacts, PCIDevice
 from gpudiag_agent.sample import FabricSample, GPUSample, NVLinkSample, PCIeSample, Sample
 from gpudiag_agent.topology import topology
 
@@ -54,3 +55,9 @@ def test_a_place() -> None:
 def test_what_a_gpu_does_not_have_is_absent() -> None:
     (place,) = topology(Sample(taken_at=0, gpus=(gpu(0),)), node_name="n").placement
     assert (place.nvlinks_total, place.fabric_state, place.pcie_width) == (None, None, None)
+
+
+def test_the_slot_says_where_a_gpu_is_that_does_not_say_it_itself() -> None:
+    slots = (PCIDevice("0000:01:00.0", "nvidia", 1), PCIDevice("0000:02:00.0", "nvidia", 1))
+    sample = Sample(taken_at=0, gpus=(gpu(1), gpu(2, numa_node=0)), host=HostFacts(pci=slots))
+    assert [place.numa_node for place in topology(sample, node_name="n").placement] == [1, 0]

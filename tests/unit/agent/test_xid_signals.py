@@ -3,7 +3,7 @@
 import pytest
 from tests.unit.agent.judged_node import Node, only
 
-from gpudiag_agent.checks.base import PCIDevice
+from gpudiag_agent.host.facts import PCIDevice
 from gpudiag_api.vocabulary import Action, Blame, Capability, Health, Severity
 from gpudiag_api.wire import Finding
 

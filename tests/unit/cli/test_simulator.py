@@ -241,6 +241,14 @@ class TestHealthFaults:
         assert [gap.reason for gap in report.capabilities] == [capability]
         assert report.health is Health.UNKNOWN
 
+    async def test_a_kernel_log_that_cannot_be_read_changes_no_health(
+        self, fleet: Fleet, node: SimulatedNode, client: Client
+    ) -> None:
+        await fleet.set_fault(node.name, "no-kernel-log")
+        report = await client.report(node)
+        assert [gap.reason for gap in report.capabilities] == [Capability.NO_KERNEL_LOG]
+        assert (report.health, report.findings) == (Health.HEALTHY, ())
+
     async def test_a_hung_driver_gives_no_new_samples(self, client: Client) -> None:
         now = [1_800_000_000.0]
         async with Fleet(1, clock=lambda: now[0]) as fleet:

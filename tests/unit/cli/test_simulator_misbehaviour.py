@@ -88,6 +88,18 @@ async def test_hang_in_mid_body(fleet: Fleet, node: SimulatedNode, session: aioh
         assert wire.decode(half + await response.content.read()).agent.node_name == node.name
 
 
+async def test_slow_body(fleet: Fleet, node: SimulatedNode, session: aiohttp.ClientSession) -> None:
+    await fleet.set_fault(node.name, Fault.SLOW_BODY, latency=60)
+    async with session.get(f"{node.url}/v1/report") as response:
+        assert response.status == 200
+        assert 0 < len(await response.content.readany()) < int(response.headers["Content-Length"])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await response.content.read()
+    await fleet.set_fault(node.name, Fault.SLOW_BODY, latency=0.01)
+    assert wire.decode((await read(session, node))[2]).agent.node_name == node.name
+
+
 async def test_close_early(fleet: Fleet, node: SimulatedNode, session: aiohttp.ClientSession) -> None:
     await fleet.set_fault(node.name, Fault.CLOSE_EARLY)
     with pytest.raises(aiohttp.ClientPayloadError):
@@ -104,7 +116,9 @@ async def test_disconnect(fleet: Fleet, node: SimulatedNode, session: aiohttp.Cl
     ("fault", "status", "kind"),
     [
         (Fault.ERROR_500, 500, "application/problem+json"),
+        (Fault.ERROR_503, 503, "application/problem+json"),
         (Fault.UNAUTHORIZED, 401, "application/problem+json"),
+        (Fault.GARBAGE, 200, "application/json"),
         (Fault.HTML, 200, "text/html"),
         (Fault.NOT_A_REPORT, 200, "application/json"),
     ],
@@ -115,7 +129,7 @@ async def test_another_answer(
     await fleet.set_fault(node.name, fault)
     seen_status, seen_kind, body = await read(session, node)
     assert (seen_status, seen_kind) == (status, kind)
-    with pytest.raises(ValueError, match=r"JSON|Expected|missing"):
+    with pytest.raises(ValueError, match=r"JSON|Expected|missing|decode"):
         wire.decode(body)
 
 

@@ -66,18 +66,23 @@ async def test_a_creation_is_strict_and_carries_the_callers_headers() -> None:
     seen: dict[str, Any] = {}
 
     async def handler(request: web.Request) -> web.Response:
-        seen.update(query=dict(request.query), headers=dict(request.headers), path=request.path)
+        seen.update(query=dict(request.query), headers=request.headers.copy(), path=request.path)
         return web.json_response(node_json("x"))
 
     async with serving(handler, **{"as": "admin"}) as client:
         body = {"metadata": {"name": "x"}}
         await client.create(
-            GPUDIAGNOSTICS, body, namespace="team-a", dry_run=True, headers={"Impersonate-User": "alice"}
+            GPUDIAGNOSTICS,
+            body,
+            namespace="team-a",
+            dry_run=True,
+            headers=[("impersonate-user", "alice"), ("Impersonate-Group", "a"), ("Impersonate-Group", "ü")],
         )
     assert seen["path"] == "/apis/gpudiag.dev/v1alpha1/namespaces/team-a/gpudiagnostics"
     assert seen["query"] == {"fieldValidation": "Strict", "fieldManager": "gpudiag-mcp", "dryRun": "All"}
     assert seen["headers"]["Authorization"] == "Bearer t"
-    assert seen["headers"]["Impersonate-User"] == "alice", "the caller's identity wins over the kubeconfig's"
+    assert seen["headers"].getall("Impersonate-User") == ["alice"], "the caller's identity wins over the kubeconfig's"
+    assert seen["headers"].getall("Impersonate-Group") == ["a", "ü"]
 
 
 @pytest.mark.parametrize(

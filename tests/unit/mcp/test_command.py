@@ -36,6 +36,18 @@ def test_every_flag_has_an_environment_twin_and_the_flag_wins() -> None:
     assert options.kubeconfig == Path("/x")
 
 
+def test_over_http_callers_are_authenticated_unless_only_this_machine_can_call() -> None:
+    assert parse(["--transport=http", "--host=0.0.0.0"], {}).auth == "tokenreview"
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert parse(["--transport=http", "--auth=none", f"--host={host}"], {}).auth == "none"
+    assert parse(["--transport=http", "--auth=none", "--host=0.0.0.0", "--insecure-no-auth"], {}).auth == "none"
+
+
+def test_metrics_are_shown_over_http_and_on_request() -> None:
+    assert parse([], {}).metrics_addr is None
+    assert parse(["--transport=http"], {}).metrics_addr == ("127.0.0.1", 9813)
+
+
 @pytest.mark.parametrize(
     ("arguments", "environ", "says"),
     [
@@ -45,6 +57,10 @@ def test_every_flag_has_an_environment_twin_and_the_flag_wins() -> None:
         (["--create-namespaces", "Team_A"], {}, "lower-case letters"),
         (["--create-max-active", "0"], {}, "from 1 to 1000"),
         (["--delete"], {}, "--delete"),
+        (["--transport", "http", "--auth", "none", "--host", "0.0.0.0"], {}, "--insecure-no-auth"),
+        (["--transport", "http", "--auth", "none", "--host", "gpu.example.com"], {}, "--auth tokenreview"),
+        (["--allowed-hosts", "http://mcp.example.com"], {}, "write host, host:port or host:*"),
+        (["--calls-per-minute", "0"], {}, "from 1 to 100000"),
         ([], {"GPUDIAG_ALLOW_CREATE": "maybe"}, "GPUDIAG_ALLOW_CREATE must be true or false"),
         ([], {"GPUDIAG_TRANSPORT": "sse"}, "GPUDIAG_TRANSPORT must be one of stdio, http"),
     ],

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from gpudiag_mcp.cache.fleet import FleetCopy, Place
 from gpudiag_mcp.cache.pool import Caches
 from gpudiag_mcp.create.creating import Creator
 from gpudiag_mcp.create.policy import Policy
-from gpudiag_mcp.kube.api import GPUDIAGNOSTICS, GPUNODES, LEASES, JSONObject, Page, Resource, WatchEvent
+from gpudiag_mcp.kube.api import GPUDIAGNOSTICS, GPUNODES, LEASES, Headers, JSONObject, Page, Resource, WatchEvent
 from gpudiag_mcp.kube.errors import ApiError
 from gpudiag_mcp.metrics import Metrics
 from gpudiag_mcp.objects.diagnostic import GPUDiagnostic, diagnostic_from_json
@@ -188,7 +188,7 @@ class FakeAPI:
     def __init__(self, *objects: dict[str, Any]) -> None:
         self.stored: dict[str, dict[str, dict[str, Any]]] = {"gpunodes": {}, "gpudiagnostics": {}, "leases": {}}
         self.refuse: dict[tuple[str, str], ApiError | Exception] = {}
-        self.created: list[tuple[JSONObject, bool, Mapping[str, str]]] = []
+        self.created: list[tuple[JSONObject, bool, Headers]] = []
         self.lists = 0
         self.closed = False
         self.finish_created = False
@@ -277,14 +277,14 @@ class FakeAPI:
         *,
         namespace: str = "",
         dry_run: bool = False,
-        headers: Mapping[str, str] | None = None,
+        headers: Headers = (),
     ) -> bytes:
         self._check("create", resource, namespace, body.get("metadata", {}).get("name", ""))
         if resource not in (GPUDIAGNOSTICS, GPUNODES, LEASES):
             return b'{"status": {"userInfo": {"username": "tester"}}}'
         if _key(body) in self.stored[resource.plural]:
             raise ApiError(409, "AlreadyExists", "", verb="create", resource=resource.plural, namespace=namespace)
-        self.created.append((body, dry_run, headers or {}))
+        self.created.append((body, dry_run, headers))
         made = {**body, "metadata": {**body["metadata"], "generation": 1, "creationTimestamp": ago(0)}}
         if not dry_run:
             if self.finish_created:

@@ -116,6 +116,34 @@ class TestTold:
         await told.emit(api, NODE, EVENT, now=NOW)
         assert [stored["count"] for stored in api.objects.values()] == [2]
 
+    async def test_an_event_that_is_refused_is_tried_three_times_and_then_left_out(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        api, told = FakeAPI(), Told()
+        for _ in range(2):
+            api.faults.append(ApiError(422, "Invalid", "a webhook says no"))
+            with pytest.raises(ApiError):
+                await told.emit(api, NODE, EVENT, now=NOW)
+        api.faults.append(ApiError(422, "Invalid", "a webhook says no"))
+        assert not await told.emit(api, NODE, EVENT, now=NOW)
+        assert not await told.emit(api, NODE, EVENT, now=NOW), "the status needs no more attempts"
+        assert api.objects == {}
+        assert caplog.text.count("a webhook says no") == 1
+
+    async def test_a_refusal_that_passes_loses_nothing(self) -> None:
+        api, told = FakeAPI(), Told()
+        api.faults.append(ApiError(422, "Invalid", "a webhook says no"))
+        with pytest.raises(ApiError):
+            await told.emit(api, NODE, EVENT, now=NOW)
+        assert await told.emit(api, NODE, EVENT, now=NOW)
+        assert [stored["count"] for stored in api.objects.values()] == [1]
+
+    @pytest.mark.parametrize("status", [401, 403, 404])
+    async def test_without_a_right_or_a_place_the_status_is_not_held_up(self, status: int) -> None:
+        api, told = FakeAPI(), Told()
+        api.faults.append(ApiError(status, "Forbidden", "no"))
+        assert not await told.emit(api, NODE, EVENT, now=NOW)
+
 
 def between(old: NodeState | None, new: NodeState) -> list[tuple[str, str, str]]:
     """Reason, type, origin of each Event."""

@@ -118,6 +118,15 @@ class TestShown:
     def test_only_what_was_read_in_full_has_a_result(self) -> None:
         assert results([node_of()], namespace="mine", show_pods=True) == ()
 
+    def test_a_time_that_is_none_is_left_out(self) -> None:
+        """One such point would have the API server refuse the whole status."""
+        found = details()
+        assert found.timeline is not None
+        points = (wire.TimelinePoint(at="yesterday"), wire.TimelinePoint(at=AT))
+        timeline = msgspec.structs.replace(found.timeline, gpus=(wire.GPUTimeline(gpu_index=0, points=points),))
+        state = msgspec.structs.replace(node_of(gpus=2), details=msgspec.structs.replace(found, timeline=timeline))
+        assert [point.at for point in self.result(state).timeline[0].points] == [AT]
+
     def test_others_pods_and_processes_are_not_shown(self) -> None:
         theirs, mine = self.result(full(gpus=2)).processes
         assert (theirs.pid, theirs.namespace, theirs.pod, theirs.name) == (100, None, None, "")

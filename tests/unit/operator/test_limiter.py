@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from gpudiag_operator.collect.limiter import Limiter, RetryBudget, Slot
+from gpudiag_operator.collect.limiter import Limiter, Pace, RetryBudget, Slot
 from gpudiag_operator.collect.resources import raise_open_files
 
 
@@ -53,3 +53,10 @@ def test_open_files_are_raised_within_the_hard_limit(monkeypatch: pytest.MonkeyP
     assert limits[-1] == (4096, 4096)
     assert raise_open_files(5000) == (4096, 4096)
     assert len(limits) == 2
+
+
+def test_a_pace_spreads_a_burst_and_forgets_it_after_a_rest() -> None:
+    pace = Pace(10)
+    assert [round(pace.take(100.0), 6) for _ in range(4)] == [0.0, 0.1, 0.2, 0.3]
+    assert round(pace.take(100.35), 6) == 0.05
+    assert pace.take(200.0) == 0.0

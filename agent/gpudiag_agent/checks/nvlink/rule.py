@@ -5,7 +5,7 @@
 | a link to an NVSwitch that was up is down for 20 s and two looks | LinkDown, Critical | it is up; reboot |
 | the same of a link to a GPU or CPU (bridge, direct link) | LinkDown, Warning | it is up; reboot |
 | fewer links to switches up than on most GPUs of that model, for 5 minutes | FewerLinks, Critical | as many as they |
-| no link up on a node with NVSwitches and several GPUs, for 5 minutes | NoActiveLinks, Warning | a link is up |
+| no link up on a node with NVSwitches or a fabric, and several GPUs, for 5 minutes | NoActiveLinks, Warning | one is |
 
 A link that was never up is no finding by itself: PCIe boards have connectors without a bridge (NVSentinel #1481), and a
 node that is starting brings links up one after the other, hence the 5 minutes. MIG takes a GPU's links down: it is
@@ -79,9 +79,10 @@ class NVLink:
             if down:
                 yield self._link_down(gpu, down)
             elif view.now - self._fewer.get(gpu.uuid, view.now) >= _SETTLED_SECONDS:
-                if any(link.active for link in gpu.nvlinks):
-                    yield _fewer_links(gpu, _usual(gpu, view.sample.gpus) or 0)
-                elif view.host.nvswitches:
+                usual = _usual(gpu, view.sample.gpus) or 0
+                if _up(gpu) < usual:
+                    yield _fewer_links(gpu, usual)
+                elif _up(gpu) == 0 and (view.host.nvswitches or _in_a_fabric(gpu)):
                     yield _no_links(gpu)
 
     def _lost(self, gpu: GPUSample, now: float) -> list[int]:
@@ -133,6 +134,11 @@ def _switched(gpu: GPUSample) -> bool:
     return kinds <= {"switch"} and (bool(kinds) or _up(gpu) == 0)
 
 
+def _in_a_fabric(gpu: GPUSample) -> bool:
+    """B200 and later show no NVSwitch on the PCI bus; their GPUs say that they belong to a fabric."""
+    return bool(gpu.fabric and gpu.fabric.state) and "PCIe" not in gpu.model
+
+
 def _lacks(gpu: GPUSample, gpus: tuple[GPUSample, ...]) -> bool:
     if gpu.nvlinks is None or gpu.mig_current or len(gpus) < 2:
         return False
@@ -164,7 +170,7 @@ def _no_links(gpu: GPUSample) -> Problem:
         severity=Severity.WARNING,
         blame=Blame.DRIVER,
         action=Action.RESTART_FABRIC_MANAGER,
-        message=f"{say(subject)}: no NVLink is up, on a node with NVSwitches. Is the Fabric Manager running?",
+        message=f"{say(subject)}: no NVLink is up, on a node with an NVSwitch fabric. Is the Fabric Manager running?",
         subject=subject,
         evidence=(evidence("linksActive", 0, threshold=len(gpu.nvlinks or ()), unit="links"),),
     )

@@ -1,0 +1,1 @@
+"""The Fabric Manager service, where the node needs it."""

@@ -1,0 +1,1 @@
+"""The IMEX service, where the node is part of a domain."""

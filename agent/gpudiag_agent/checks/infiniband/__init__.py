@@ -1,0 +1,1 @@
+"""Ports of InfiniBand and RoCE adapters."""

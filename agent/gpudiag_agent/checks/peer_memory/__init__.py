@@ -1,0 +1,1 @@
+"""The nvidia-peermem module on nodes with InfiniBand."""

@@ -1,0 +1,26 @@
+"""What the facts name and this suite does not play, with the reason: what is not here is in a table."""
+
+LEFT_OUT = {
+    "6.1 GPU count against peers, learned maximum": "compared by the operator, which sees the fleet",
+    "6.1 GSP firmware mode": "shown in the inventory; only its errors are faults",
+    "6.2 aggregate ECC counters": "history of the board, not a fault",
+    "6.2 rows that were remapped": "repaired; history",
+    "6.3 idle, software power cap, sync boost, clock settings": "how GPUs work; the healthy hour plays them",
+    "6.3 power use near the limit, clocks against peers": "what a busy GPU does; peers are the operator's to compare",
+    "6.3 utilisation and memory use": "not a fault by itself (facts)",
+    "6.3 GPM, profiling": "measurements, not faults",
+    "6.4 NVLink bandwidth, P2P status": "not read: link states, error rates and the fabric say more",
+    "6.4 a link that was never up, without neighbours to compare": "PCIe boards have connectors without a bridge",
+    "6.5 PCI ACS": "a BIOS setting that makes transfers slow; configuration management's",
+    "6.6 VBIOS and firmware skew": "inventory here; compared by the operator",
+    "6.6 vGPU licence": "virtual GPUs are out of scope",
+    "6.7 CUDA against driver": "depends on the workload; the inventory has the driver's CUDA version",
+    "6.7 driver hung": "takes time to pass: test_latency.py and test_nvml_hang.py",
+    "6.7 bad environment variables of processes": "reading another's environment takes more rights than the agent has",
+    "6.8 NCCL": "a crash is the application's: kept among the kernel lines; bandwidth is for an active diagnostic",
+    "6.8 kernel and OS": "node-problem-detector's",
+    "6.8 cloud maintenance": "a cloud API; the agent talks to no one",
+    "6.8 active diagnostics": "would take the GPU from its job",
+    "xids 6, all 94 rows; xids 7, all codes": "test_xid_catalogue.py and test_xid_lines.py go through the sheets",
+    "xids 8.6 tracepoints": "the same XIDs as in the kernel log, which is read",
+}
