@@ -62,7 +62,9 @@ def unanswered(world: World) -> dict[str, Any]:
         status = item.get("status", {})
         conditions = {one["type"]: one for one in status.get("conditions", ())}
         ready, stalled = conditions.get("Ready", {}), conditions.get("Stalled", {})
-        says = ready.get("status") == "True" or (stalled.get("status") == "True" and stalled.get("message"))
+        # Named nodes that do not exist may still come: not Stalled, but the condition says what to correct.
+        nobody = ready.get("reason") == "NoNodeAnswered" and "correct spec.target.nodeNames" in ready["message"]
+        says = ready.get("status") == "True" or (stalled.get("status") == "True" and stalled.get("message")) or nobody
         if not says or status.get("observedGeneration") != item["metadata"]["generation"]:
             left[item["metadata"]["name"]] = (item["spec"], status.get("conditions"))
     return left
