@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RELEASE := $(VENV)/.release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-all lint format generate requirements soak bench conformance evals evals-up clean
+.PHONY: help demo up test test-all lint format generate requirements soak bench conformance evals evals-up audit wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,12 +25,14 @@ test: $(READY)  ## Unit and cluster tests on a real API server, with coverage
 test-all: $(READY)  ## The slow suites and end to end
 	@$(BIN)/python tools/run_tests.py slow
 
-lint: $(READY)  ## ruff, mypy strict, import-linter, generated files
+lint: $(READY)  ## ruff, mypy strict, import-linter, generated files, workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/generate.py --check
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+	$(BIN)/zizmor --offline --quiet .github/workflows
 
 format: $(READY)  ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
@@ -53,6 +56,15 @@ evals: $(READY)  ## Twenty questions of an on-call engineer; writes docs/evals.m
 evals-up: $(READY)  ## The fleet of these questions, left running for a model; Ctrl-C ends it
 	@$(BIN)/python -m tests.evals up
 
+audit: $(RELEASE)  ## Advisories about what is pinned, and secrets in the history (needs Go and the network)
+	@for part in agent operator mcp dev release; do echo "requirements/$$part.txt"; \
+	  $(BIN)/pip-audit --require-hashes --disable-pip --strict --progress-spinner off -r requirements/$$part.txt || exit 1; done
+	go run github.com/zricethezav/gitleaks/v8@v8.30.1 git --no-banner --redact .
+
+wheel: $(RELEASE)  ## The wheel and the source archive, into dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/twine check --strict dist/*
+
 requirements: $(READY)  ## Pin the requirements anew, with hashes
 	@for part in agent operator mcp "agent operator mcp cli dev"; do \
 	  file=requirements/$${part##* }.txt; echo "$$file"; \
@@ -60,6 +72,9 @@ requirements: $(READY)  ## Pin the requirements anew, with hashes
 	    --no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --upgrade \
 	    $$(printf -- '--extra %s ' $$part) --output-file $$file pyproject.toml; \
 	done
+	@$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url \
+	  --no-emit-trusted-host --no-emit-find-links --no-header --no-annotate --upgrade --extra release \
+	  --output-file requirements/release.txt pyproject.toml
 
 clean:  ## Remove the virtual environment and build results
 	rm -rf $(VENV) build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -70,4 +85,8 @@ $(READY): pyproject.toml requirements/dev.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: install your system's python3-venv package"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(RELEASE): $(READY) requirements/release.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.txt
 	@touch $@

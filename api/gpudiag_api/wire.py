@@ -16,7 +16,10 @@ from gpudiag_api.naming import camel
 from gpudiag_api.vocabulary import Action, Blame, Capability, Health, Severity
 
 WIRE_VERSION = "1.0"
-"""Version of the report: the operator accepts the current and the previous minor of the same major."""
+"""Version of the report. Agents roll node by node: an operator reads the minor before and the one after its own.
+
+A minor version only adds optional fields and words. A field that the operator does not know is ignored; a word that it
+does not know makes the report unreadable, and the reason says to upgrade the operator: it does not guess."""
 
 MAX_REPORT_BYTES = 1 << 20
 """Upper bound of a decompressed report body: 1 MiB. A real one with 16 GPUs is about 12 KiB."""
@@ -372,10 +375,10 @@ def decode(body: bytes) -> Report:
 
 
 def accepts(version: str) -> bool:
-    """Whether this operator understands a report of that version: same major, this minor or the one before."""
+    """Whether this operator reads a report of that version: the same major, at most one minor apart."""
     major, minor = (int(part) for part in WIRE_VERSION.split("."))
     try:
         theirs_major, theirs_minor = (int(part) for part in version.split("."))
     except ValueError:
         return False
-    return theirs_major == major and minor - 1 <= theirs_minor <= minor
+    return theirs_major == major and abs(theirs_minor - minor) <= 1

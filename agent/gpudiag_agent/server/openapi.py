@@ -1,6 +1,7 @@
 """The description of the HTTP contract, OpenAPI 3.1. The report's schema comes from the type that encodes it."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -42,6 +43,22 @@ def _answer(
 
 def _problem(description: str) -> dict[str, object]:
     return _answer(description, {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}})
+
+
+_BEARER = {
+    "securitySchemes": {
+        "serviceAccountToken": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "Of an allowed service account, for the agent's audience; also as X-Gpudiag-Authorization.",
+        }
+    }
+}
+_REFUSALS = {
+    "401": _problem("There is no token, or no good one."),
+    "403": _problem("The token's account may not read."),
+    "503": _problem("There is no report yet, or (AuthUnavailable) the token cannot be checked now."),
+}
 
 
 def _parameter(name: str, place: str, description: str, **schema: object) -> dict[str, object]:
@@ -88,8 +105,12 @@ def _xids(schema: dict[str, object]) -> dict[str, object]:
     return _detail("XID errors: what is new or has repeated since a cursor", schema, parameters)
 
 
-def document() -> bytes:
-    """The description as JSON."""
+def document(*, tokens: bool = False) -> bytes:
+    """The description as JSON.
+
+    Args:
+        tokens: whether the agent asks for bearer tokens.
+    """
     json_object = {"application/json": {"schema": {"type": "object"}}}
     types = (Report, TimelineAnswer, XIDsAnswer, TopologyAnswer, ProcessesAnswer)
     references, schemas = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
@@ -108,13 +129,14 @@ def document() -> bytes:
                 "query",
                 "With If-None-Match: answer when the meaning changes, or after this long. At most 60s.",
                 type="string",
+                pattern="^(0|(60|[1-5]?[0-9])s)$",
                 default="0s",
                 examples=["30s"],
             ),
             _parameter("fresh", "query", "Sample first, at most once a second.", type="boolean", default=False),
         ],
     )
-    whole = {
+    whole: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "gpudiag agent",
@@ -138,6 +160,11 @@ def document() -> bytes:
             ),
             "/openapi.json": _get("This description", {"200": _answer("It.", json_object)}),
         },
-        "components": {"schemas": {**schemas, "Problem": _PROBLEM}},
+        "components": {"schemas": {**schemas, "Problem": _PROBLEM}, **(_BEARER if tokens else {})},
     }
+    if tokens:
+        for path, operations in whole["paths"].items():
+            if path.startswith("/v1/"):
+                operations["get"]["security"] = [{"serviceAccountToken": []}]
+                operations["get"]["responses"] |= _REFUSALS
     return msgspec.json.encode(whole)

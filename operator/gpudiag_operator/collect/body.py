@@ -85,12 +85,12 @@ def _inflated(inflate: "zlib._Decompress", chunk: bytes, room: int) -> bytes:
 
 
 def _check_skew(body: bytes) -> None:
-    """Raise AgentVersionSkew when what did not decode says that it is of a version we do not know."""
+    """Raise AgentVersionSkew when what did not decode says that it is of another version than ours."""
     try:
         version = _envelope_decoder.decode(body).wire_version
     except (msgspec.DecodeError, RecursionError):
         return
-    if not wire.accepts(version):
+    if version != wire.WIRE_VERSION:
         raise _skew(version)
 
 
@@ -104,7 +104,7 @@ def _check_unique(report: Report) -> None:
 def _skew(version: str) -> FetchError:
     return FetchError(
         NotRead.AGENT_VERSION_SKEW,
-        f"the agent speaks report version {version[:20]!r}, this operator {wire.WIRE_VERSION} and the minor before",
+        f"the agent speaks report version {version[:20]!r}, this operator {wire.WIRE_VERSION}",
     )
 
 

@@ -69,9 +69,13 @@ def test_lists_are_bounded() -> None:
 
 @pytest.mark.parametrize(
     ("version", "accepted"),
-    [("1.0", True), ("1.1", False), ("2.0", False), ("0.9", False), ("", False), ("one", False), ("1", False)],
+    [
+        *(("1.1", True), ("1.2", True), ("1.3", True)),
+        *(("1.0", False), ("1.4", False), ("2.2", False), ("0.2", False), ("", False), ("one", False), ("1", False)),
+    ],
 )
-def test_only_the_current_and_the_previous_minor_are_accepted(*, version: str, accepted: bool) -> None:
+def test_one_minor_version_apart_is_read(monkeypatch: pytest.MonkeyPatch, *, version: str, accepted: bool) -> None:
+    monkeypatch.setattr(wire, "WIRE_VERSION", "1.2")
     assert wire.accepts(version) is accepted
 
 

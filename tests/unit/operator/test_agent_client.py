@@ -133,6 +133,8 @@ SAME_INDEX = wire.encode(
 )
 OTHER_NODE = wire.encode(msgspec.structs.replace(REPORT, agent=AgentInfo(version="0.1.0", node_name="n2")))
 NEWER = wire.encode(msgspec.structs.replace(REPORT, version="1.7"))
+NEXT = wire.encode(msgspec.structs.replace(REPORT, version="1.1"))
+NEWER_WORD = NEXT.replace(b'"health":"Healthy"', b'"health":"Splendid"')
 OTHER_MAJOR = json.dumps({"wireVersion": "2.0", "nodes": {"n1": "fine"}}).encode()
 DEEP = b'{"wireVersion": "1.0", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 BOMB = gzip.compress(b"[" + b" " * (200 << 20), compresslevel=1)
@@ -145,6 +147,11 @@ async def test_reads_a_report(client: AgentClient) -> None:
         assert server.requests[0].startswith("GET /v1/report HTTP/1.1\r\n")
         assert server.header("authorization") == "Bearer secret"
         assert server.header("accept-encoding") == "gzip"
+
+
+async def test_reads_an_agent_one_minor_version_ahead_without_its_new_fields(client: AgentClient) -> None:
+    async with agent(says(answer(NEXT[:-1] + b',"mood":{"good":true}}'))) as (_, pod):
+        assert (await fetch(client, pod)).report == msgspec.structs.replace(REPORT, version="1.1")
 
 
 async def test_reads_gzip(client: AgentClient) -> None:
@@ -276,7 +283,8 @@ MISBEHAVIOURS: dict[str, tuple[Behaviour, NotRead, str]] = {
     "false gzip": (says(answer(GOOD, Content_Encoding="gzip")), NotRead.BAD_RESPONSE, "gzip"),
     "half gzip": (says(answer(gzip.compress(GOOD)[:-9], Content_Encoding="gzip")), NotRead.BAD_RESPONSE, "incomplete"),
     "brotli": (says(answer(GOOD, Content_Encoding="br")), NotRead.BAD_RESPONSE, "'br'"),
-    "newer minor": (says(answer(NEWER)), NotRead.AGENT_VERSION_SKEW, "'1.7'"),
+    "much newer": (says(answer(NEWER)), NotRead.AGENT_VERSION_SKEW, "'1.7'"),
+    "a newer word": (says(answer(NEWER_WORD)), NotRead.AGENT_VERSION_SKEW, "'1.1'"),
     "other major": (says(answer(OTHER_MAJOR)), NotRead.AGENT_VERSION_SKEW, "'2.0'"),
     "another node": (says(answer(OTHER_NODE)), NotRead.IDENTITY_MISMATCH, "'n2'"),
     "one GPU twice": (says(answer(TWICE)), NotRead.BAD_RESPONSE, "twice"),
