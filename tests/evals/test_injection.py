@@ -147,10 +147,6 @@ async def test_nor_do_full_results(stage: Stage, node: str) -> None:
         assert any(hostile.ORDER[:20] in row["untrusted_process"] for row in data["processes"])
 
 
-@pytest.mark.xfail(
-    reason="the operator writes an unreadable time as '', the API server refuses the status (422), the run never ends",
-    strict=True,
-)
 async def test_a_time_that_is_none_does_not_hold_up_a_run(stage: Stage) -> None:
     async with stage.facade(*CREATING) as client:
         arguments = {"node": "evil-2", "detail": "Full", "deadline_s": 5, "wait_s": 10}

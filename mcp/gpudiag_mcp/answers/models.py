@@ -8,6 +8,7 @@ from typing import Any
 
 from gpudiag_mcp.answers.rows import (
     AllocationRow,
+    CatalogueRow,
     ConditionRow,
     Counts,
     DiagnosticRow,
@@ -121,6 +122,8 @@ class XIDAnswer(Answer):
     codes: tuple[XIDRow, ...] = ()
     events: tuple[EventRow, ...] = ()
     """Newest first, when the question is about one node or one code."""
+    catalogue: CatalogueRow | None = None
+    """Of the code that was asked for, seen here or not."""
 
 
 class NodeAnswer(Answer):

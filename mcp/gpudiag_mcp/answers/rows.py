@@ -82,6 +82,22 @@ class XIDRow(Part):
     untrusted_message: Untrusted = ""
 
 
+class CatalogueRow(Part):
+    """What a code means on any machine; what was seen may be judged otherwise, by its words and its history."""
+
+    code: int
+    name: str = ""
+    """NVIDIA's mnemonic."""
+    meaning: str
+    kind: str
+    """Hardware, Driver, Application and so on: the class of design and catalogue."""
+    severity: str
+    blame: str
+    action: str
+    do: str
+    """The action as a sentence."""
+
+
 class GPURow(Part):
     """One GPU."""
 

@@ -17,6 +17,7 @@ from gpudiag_mcp.questions.fleet import (
     plural,
     unread,
     verdict,
+    why_unread,
     worst_first,
 )
 from gpudiag_mcp.questions.health import NO_NODES, node_health
@@ -97,7 +98,7 @@ def fleet(nodes: Sequence[GPUNode], *, now: float) -> NodeAnswer:
         agents=dict(agents.most_common(VERSIONS)),
         findings=grouped((one.name, finding) for one in nodes for finding in one.status.findings)[:FINDINGS],
         nodes=tuple(node_row(one, now) for one in bad[:WORST]),
-        next=advice.next_step(advice.covering(one.status.recommended_action for one in bad)),
+        next=advice.next_step(advice.covering(one.status.recommended_action for one in bad), unread=why_unread(bad)),
         warnings=unread(nodes),
         truncated=len(bad) > WORST,
         narrow="list_gpu_nodes shows every node." if len(bad) > WORST else "",

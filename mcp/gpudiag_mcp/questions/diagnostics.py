@@ -1,6 +1,6 @@
 """GPUDiagnostics: which there are, and what one of them says."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gpudiag_api.times import from_rfc3339
 from gpudiag_mcp.answers import untrusted
@@ -147,7 +147,7 @@ def diagnostic(one: GPUDiagnostic, *, created: bool | None = None, dry_run: bool
             HistoryRow(at=entry.at, verdict=health_word(entry.verdict), untrusted_message=untrusted.text(entry.message))
             for entry in status.history[:HISTORY]
         ),
-        next=advice.next_step(status.recommended_action) if ended else None,
+        next=advice.next_step(status.recommended_action, unread=_why_unread(status.nodes)) if ended else None,
         truncated=status.nodes_truncated or status.findings_truncated or status.results_truncated,
         narrow="Create one for fewer nodes." if status.results_truncated else "",
         links=_links(one),
@@ -155,6 +155,11 @@ def diagnostic(one: GPUDiagnostic, *, created: bool | None = None, dry_run: bool
         samples=_samples(one),
         events=_events(one),
     )
+
+
+def _why_unread(rows: Iterable[StoredRow]) -> str | None:
+    """The reason of the first node that is Unknown; None: none is."""
+    return next((row.reason for row in rows if health_word(row.health) == "Unknown"), None)
 
 
 def _summary(one: GPUDiagnostic, ended: bool) -> str:  # noqa: FBT001  (private, named by its only caller)

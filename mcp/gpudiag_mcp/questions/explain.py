@@ -15,7 +15,7 @@ from gpudiag_mcp.answers.rows import AllocationRow
 from gpudiag_mcp.objects.node import GPUNode
 from gpudiag_mcp.objects.parts import Finding, XIDEvent
 from gpudiag_mcp.questions import advice, pods, xids
-from gpudiag_mcp.questions.fleet import grouped, listed, plural, unread, weight
+from gpudiag_mcp.questions.fleet import grouped, listed, plural, unread, weight, why_unread
 
 ROWS = 30
 _LOOK = "Look at the pod itself: kubectl logs --previous, kubectl describe pod (OOMKilled, evicted, image, exit code)."
@@ -117,7 +117,12 @@ def _judge(pod: str, held: Sequence[AllocationRow], evidence: _Evidence) -> Fail
         said = f"Its GPUs on {nodes} show no fault and no error names it: probably not the GPU."
         actions = []
     blame = blame if blame in set(Blame) else "Unknown"
-    step = advice.next_step(advice.covering(actions)) if actions else Next(action="None", do=_LOOK)
+    if actions:
+        step = advice.next_step(advice.covering(actions))
+    elif verdict == "Unknown":
+        step = advice.next_step("None", unread=why_unread(evidence.nodes))
+    else:
+        step = Next(action="None", do=_LOOK)
     return FailureAnswer(
         verdict=verdict,
         summary=f"Pod {pod}: {said} Blame: {blame} (confidence {confidence}).",

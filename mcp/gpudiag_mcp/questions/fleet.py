@@ -202,6 +202,11 @@ def unread(nodes: Iterable[GPUNode]) -> tuple[str, ...]:
     return (f"Not read at present, last known state ({said}).",) if said else ()
 
 
+def why_unread(nodes: Iterable[GPUNode]) -> str | None:
+    """The reason of the first node that is Unknown; None: none is."""
+    return next((node.status.reason for node in nodes if health_word(node.status.health) == "Unknown"), None)
+
+
 def gib(size: int | None) -> float | None:
     """Bytes as GiB with one decimal place."""
     return None if size is None else round(size / (1 << 30), 1)

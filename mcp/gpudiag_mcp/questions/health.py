@@ -19,6 +19,7 @@ from gpudiag_mcp.questions.fleet import (
     plural,
     unread,
     verdict,
+    why_unread,
     worst_first,
 )
 from gpudiag_mcp.questions.pods import holders
@@ -60,7 +61,7 @@ def fleet_health(nodes: Sequence[GPUNode], *, now: float) -> HealthAnswer:
         maintenance_nodes=kept_out,
         findings=groups[:FINDINGS],
         worst=tuple(node_row(node, now) for node in bad[:WORST]),
-        next=advice.next_step(action),
+        next=advice.next_step(action, unread=why_unread(bad)),
         warnings=unread(nodes),
         truncated=len(bad) > WORST or len(groups) > FINDINGS,
         narrow="list_gpu_nodes shows every node; pass node for one." if len(bad) > WORST else "",
@@ -106,7 +107,7 @@ def node_health(node: GPUNode, *, now: float) -> HealthAnswer:
         findings=rows,
         worst=(row,),
         bad_gpus=tuple(gpu_row(gpu, held.get(gpu.uuid, ())) for gpu in bad),
-        next=advice.next_step(status.recommended_action),
+        next=advice.next_step(status.recommended_action, unread=why_unread([node])),
         warnings=unread([node]),
         truncated=status.findings_truncated,
         narrow="kubectl get gpunode -o yaml shows all findings that are stored." if status.findings_truncated else "",

@@ -16,6 +16,7 @@ from gpudiag_mcp.questions.fleet import (
     plural,
     verdict,
     weight,
+    why_unread,
     worst_first,
 )
 from gpudiag_mcp.questions.health import NO_NODES
@@ -52,7 +53,7 @@ def report(nodes: Sequence[GPUNode], *, now: float, node: str = "") -> IncidentA
         xids=errors[:CODES],
         timeline=timeline.rows,
         unknowns=tuple(f"{one.name}: {node_row(one, now).reason or 'no reason given'}" for one in unread[:UNKNOWNS]),
-        next=advice.next_step(advice.covering(actions)),
+        next=advice.next_step(advice.covering(actions), unread=why_unread(unread)),
         truncated=cut,
         narrow="Pass node for the report of one node." if cut and not node else "",
     )

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
+from gpudiag_api import xids as catalogue
 from gpudiag_mcp.answers import untrusted
 from gpudiag_mcp.answers.models import XIDAnswer
-from gpudiag_mcp.answers.rows import XIDRow
+from gpudiag_mcp.answers.rows import CatalogueRow, XIDRow
 from gpudiag_mcp.objects.node import GPUNode
 from gpudiag_mcp.objects.parts import XIDEvent
 from gpudiag_mcp.questions import advice, events
@@ -37,6 +38,8 @@ def analyze(nodes: Sequence[GPUNode], *, node: str = "", code: int = 0) -> XIDAn
     what = f"XID {code}" if code else "XID error"
     if not rows:
         summary = f"No {what} {where} since the last boot of each node."
+        if code:
+            summary += f" It means: {catalogue.lookup(code).meaning}."
     else:
         worst = rows[0]
         summary = (
@@ -53,10 +56,26 @@ def analyze(nodes: Sequence[GPUNode], *, node: str = "", code: int = 0) -> XIDAn
         occurrences=total,
         codes=rows[:CODES],
         events=singles,
+        catalogue=_meaning(code) if code else None,
         next=advice.next_step(advice.covering(row.action for row in rows)),
         warnings=tuple(warnings),
         truncated=cut,
         narrow="Pass node and code." if cut else "",
+    )
+
+
+def _meaning(code: int) -> CatalogueRow:
+    """What the catalogue says of a code, also of one that it does not have."""
+    entry = catalogue.lookup(code)
+    return CatalogueRow(
+        code=code,
+        name=entry.name,
+        meaning=entry.meaning,
+        kind=str(entry.kind),
+        severity=str(entry.severity),
+        blame=str(entry.blame),
+        action=str(entry.action),
+        do=advice.next_step(entry.action).do,
     )
 
 

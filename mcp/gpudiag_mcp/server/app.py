@@ -9,7 +9,7 @@ from gpudiag_mcp.server.completions import add_completions
 from gpudiag_mcp.server.creation import CREATE
 from gpudiag_mcp.server.dispatch import CallerOf, Dispatcher, own_identity
 from gpudiag_mcp.server.middleware import Watch
-from gpudiag_mcp.server.prompts import add_prompts
+from gpudiag_mcp.server.prompts import PROMPTS
 from gpudiag_mcp.server.resources import add_resources
 from gpudiag_mcp.server.tools import READ_ONLY
 from gpudiag_mcp.service import Service
@@ -44,6 +44,12 @@ def build_server(
     tools = [dispatcher.bind(spec) for spec in READ_ONLY]
     if service.creator is not None:
         tools.append(dispatcher.bind(CREATE, read_only=False))
+    watch = Watch(
+        {tool.name: tool for tool in tools},
+        {prompt.name: prompt for prompt in PROMPTS},
+        service.metrics,
+        service.monotonic,
+    )
     server: MCPServer = MCPServer(
         NAME,
         title="gpudiag",
@@ -51,13 +57,14 @@ def build_server(
         instructions=INSTRUCTIONS,
         version=__version__,
         tools=tools,
-        middleware=[Watch({tool.name: tool for tool in tools}, service.metrics, service.monotonic)],
+        middleware=[watch],
         request_state_security=request_state_security,
         subscriptions=False,
         log_level="WARNING",
         cache_hints={"tools/list": CacheHint(ttl_ms=60_000, scope="public")},
     )
     add_resources(server, dispatcher)
-    add_prompts(server)
+    for prompt in PROMPTS:
+        server.add_prompt(prompt)
     add_completions(server, dispatcher)
     return server

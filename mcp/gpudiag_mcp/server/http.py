@@ -26,6 +26,7 @@ from gpudiag_mcp.options import CannotStartError, Options
 from gpudiag_mcp.server.app import build_server
 from gpudiag_mcp.server.dispatch import CallerOf
 from gpudiag_mcp.service import Service, connect
+from gpudiag_mcp.web import openapi
 from gpudiag_mcp.web.gate import Gate, Limits
 from gpudiag_mcp.web.health import readiness
 from gpudiag_mcp.web.hosts import allowed_hosts, allowed_origins
@@ -176,3 +177,7 @@ def _add_probes(server: MCPServer, service: Service) -> None:
     async def readyz(_: Request) -> Response:
         ready, detail = readiness(service.caches.opened())
         return JSONResponse(detail, status_code=200 if ready else 503)
+
+    @server.custom_route("/openapi.json", methods=["GET"])  # type: ignore[untyped-decorator]
+    async def described(_: Request) -> Response:
+        return JSONResponse(openapi.document(PATH))

@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.mcpserver.prompts import Prompt
 from mcp.server.mcpserver.tools import Tool
-from mcp.types import CallToolResult
+from mcp.shared.exceptions import MCPError
+from mcp.types import INVALID_PARAMS, CallToolResult, TextContent
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -26,6 +28,7 @@ class Watch:
 
     Args:
         tools: what can be called, by name.
+        prompts: what can be asked for, by name.
         metrics: told of every tool call.
         monotonic: seconds of a clock that does not jump.
     """
@@ -33,16 +36,20 @@ class Watch:
     def __init__(
         self,
         tools: Mapping[str, Tool],
+        prompts: Mapping[str, Prompt],
         metrics: Metrics,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tools = tools
+        self._prompts = prompts
         self._metrics = metrics
         self._monotonic = monotonic
 
     async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         """One message."""
         with tracing.call() as trace_id, logs.bound(correlationID=trace_id, method=ctx.method):
+            if ctx.method == "prompts/get":
+                self._check_prompt(ctx.params or {})
             if ctx.method != "tools/call":
                 return await call_next(ctx)
             name = str((ctx.params or {}).get("name", ""))
@@ -56,7 +63,7 @@ class Watch:
         try:
             result: HandlerResult = self._refusal(tool, ctx)
             if result is None:
-                result = await call_next(ctx)
+                result = _plain(tool, await call_next(ctx))
             status = "refused" if _is_error(result) else "ok"
             metrics.response_bytes.labels(tool).observe(_size(result))
             return result
@@ -66,6 +73,23 @@ class Watch:
             metrics.requests.labels(tool, status).inc()
             metrics.duration.labels(tool).observe(took)
             log.info("%s in %.1f ms", status, took * 1000)
+
+    def _check_prompt(self, params: Mapping[str, Any]) -> None:
+        """The SDK calls a prompt that does not exist an internal error.
+
+        Raises:
+            MCPError: invalid params, with what there is.
+        """
+        name = str(params.get("name", ""))
+        prompt = self._prompts.get(name)
+        if prompt is None:
+            message = f"there is no prompt {untrusted.text(name, 80)!r}; there are: {', '.join(self._prompts)}"
+            raise MCPError(INVALID_PARAMS, message)
+        known = [argument.name for argument in prompt.arguments or ()]
+        unknown = [str(key) for key in (params.get("arguments") or {}) if key not in known]
+        if unknown:
+            shown = untrusted.text(unknown[0], 80)
+            raise MCPError(INVALID_PARAMS, f"{name} has no argument {shown!r}; it has: {', '.join(known) or 'none'}")
 
     def _refusal(self, tool: str, ctx: ServerRequestContext[Any, Any]) -> CallToolResult | None:
         arguments = (ctx.params or {}).get("arguments")
@@ -95,6 +119,14 @@ class Watch:
 def _complaint(error: ErrorDetails) -> str:
     where = ".".join(map(str, error["loc"])) or "arguments"
     return f"{untrusted.text(where, 80)}: {untrusted.text(error['msg'], 160)}"
+
+
+def _plain(tool: str, result: HandlerResult) -> HandlerResult:
+    """A refusal that came out of a resolver, without what the SDK writes before it."""
+    before = f"Error executing tool {tool}: "
+    if isinstance(result, CallToolResult) and result.is_error and isinstance(first := result.content[0], TextContent):
+        first.text = first.text.removeprefix(before)
+    return result
 
 
 def _is_error(result: HandlerResult) -> bool:

@@ -93,6 +93,8 @@ class Gate:
                 self._metrics.rate_limited.labels("request").inc()
                 raise Rejection(429, f"TooManyRequests: repeat in {wait:.0f} s or later.", retry_after=wait)
             body = await self._body(headers, receive)
+            if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+                raise Rejection(415, "NotJSON: send the message with Content-Type: application/json.")
             token = caller.set(who)
             try:
                 await self._app(scope, _replayed(body, receive), send)
@@ -168,11 +170,13 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def _named(send: Send, request_id: str) -> Send:
-    """Tell the client under which id the logs speak of its request."""
+    """Tell the client under which id the logs speak of its request; and call nothing JSON that has no body."""
 
     async def named(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            empty = message["status"] == 202
+            headers = [one for one in message.get("headers", ()) if not (empty and one[0].lower() == b"content-type")]
+            message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
         await send(message)
 
     return named

@@ -180,6 +180,13 @@ class TestLimits:
         assert refused == 503
         assert await ask(gate, "t-alice") == 200, "what has ended makes room"
 
+    @pytest.mark.parametrize("kind", [b"", b"text/plain", b"application/x-www-form-urlencoded"])
+    async def test_what_does_not_say_that_it_is_json_is_refused(self, kind: bytes) -> None:
+        async def protocol(*_: object) -> None:
+            raise AssertionError("it got through")
+
+        assert await ask(gate_of(protocol, limits=Limits()), headers=[(b"content-type", kind)]) == 415
+
     async def test_a_body_is_bounded_in_size_and_time(self) -> None:
         reached: list[Scope] = []
 
@@ -348,6 +355,7 @@ async def ask(
         if "status" in message:
             statuses.append(message["status"])
 
-    own = [(b"authorization", f"Bearer {token}".encode()), *(headers or [])]
+    kind = (b"content-type", b"application/json; charset=utf-8")
+    own = [(b"authorization", f"Bearer {token}".encode()), kind, *(headers or [])]
     await gate({"type": "http", "method": "POST", "path": "/mcp", "headers": own}, receive, send)
     return statuses[0]

@@ -18,6 +18,7 @@ from tests.unit.mcp.world import (
     xid,
 )
 
+from gpudiag_api.vocabulary import Capability, NotRead
 from gpudiag_mcp.answers.refusals import Refusal
 from gpudiag_mcp.questions import describe, events, explain, freshness, health, incident, inventory, pods, results, xids
 from gpudiag_mcp.questions import diagnostics as asked
@@ -61,6 +62,27 @@ class TestHealth:
             pods.allocation(found),
         ):
             assert answer.warnings == ("Not read at present, last known state (Timeout: b).",)
+
+    @pytest.mark.parametrize("reason", [*NotRead, *(gap for gap in Capability if gap.blinds), "NotReadYet", "NewWord"])
+    def test_the_next_step_of_a_node_that_is_not_read_is_to_see_again(self, reason: str) -> None:
+        found = nodes(node("a"), node("b", health="Unknown", reason=reason, allocations=[allocation("b", 0, "train")]))
+        for answer in (
+            health.fleet_health(found, now=NOW),
+            health.node_health(found[1], now=NOW),
+            describe.fleet(found, now=NOW),
+            describe.node(found[1], now=NOW),
+            incident.report(found, now=NOW),
+            explain.explain(found, pod="train"),
+        ):
+            assert answer.next is not None
+            assert "Nothing to do" not in answer.next.do
+            assert answer.next.do.endswith(".")
+
+    def test_a_finding_that_asks_for_more_comes_before_a_node_that_is_not_read(self) -> None:
+        found = nodes(node("a", **BAD, findings=[finding()]), node("b", health="Unknown", reason="Timeout"))
+        answer = health.fleet_health(found, now=NOW)
+        assert answer.next is not None
+        assert answer.next.action == "DrainAndResetGPU"
 
     def test_a_word_of_a_newer_operator_counts_as_unknown(self) -> None:
         newer = nodes(node("a"), node("b", health="Splendid"))
@@ -114,6 +136,18 @@ class TestXIDs:
     def test_an_applications_fault_leaves_the_gpu_healthy(self) -> None:
         application = xid(31, severity="Info", blame="Application", recommendedAction="CheckApplication")
         assert xids.analyze(nodes(node("a", xids=[application]))).verdict == "Healthy"
+
+    @pytest.mark.parametrize(
+        ("code", "meaning", "severity"), [(48, "uncorrectable", "Critical"), (999, "not in the", "Warning")]
+    )
+    def test_a_code_is_explained_whether_it_was_seen_or_not(self, code: int, meaning: str, severity: str) -> None:
+        answer = xids.analyze(nodes(node("a")), code=code)
+        assert answer.catalogue is not None
+        assert meaning in answer.catalogue.meaning.lower()
+        assert answer.catalogue.severity == severity
+        assert meaning in answer.summary.lower()
+        assert answer.verdict == "Healthy", "not seen here"
+        assert xids.analyze(nodes(node("a"))).catalogue is None
 
     def test_none_seen_is_not_the_same_as_not_looked(self) -> None:
         blind = {"reachable": True, "capabilities": [{"reason": "NoKernelLog"}]}

@@ -326,6 +326,24 @@ class TestResourcesPromptsCompletions:
         assert codes.completion.values == ["79"]
         assert names.completion.values == ["fleet"]
 
+    @ERAS
+    @pytest.mark.parametrize(
+        ("name", "arguments", "said"),
+        [
+            ("gpu-tirage", {}, "there is no prompt 'gpu-tirage'; there are: gpu-health-check"),
+            ("gpu-triage", {"pot": "x"}, "gpu-triage has no argument 'pot'; it has: node, pod"),
+            ("gpu-health-check", {"node": "x"}, "gpu-health-check has no argument 'node'; it has: none"),
+        ],
+    )
+    async def test_a_prompt_that_does_not_exist_is_refused_with_those_that_do(
+        self, era: str, name: str, arguments: dict[str, str], said: str
+    ) -> None:
+        one = service(FakeAPI())
+        async with one.running(), Client(build_server(one), mode=era) as client:
+            with pytest.raises(MCPError, match=said) as caught:
+                await client.get_prompt(name, arguments)
+        assert caught.value.error.code == -32602
+
     async def test_prompts_name_the_tool_and_the_argument(self) -> None:
         one = service(FakeAPI())
         async with one.running(), Client(build_server(one)) as client:
