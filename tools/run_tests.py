@@ -64,6 +64,8 @@ def slow() -> tuple[int, str]:
         "tests/unit",
         "tests/cluster",
         "tests/e2e",
+        "tests/conformance",
+        "tests/evals",
         *PATIENT,
         coverage=False,
         budget=BUDGET_SECONDS["slow"],
