@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"--scenario: {error}", command_line.EXIT_USAGE)
     except ConfigurationError as error:
         return _refuse(f"--config: {error}", command_line.EXIT_USAGE)
+    except listening.ListenError as error:
+        return _refuse(str(error), 1)
     except Exception:
         logging.getLogger(__name__).exception("the agent failed")
         return 1

@@ -7,6 +7,10 @@ import socket
 _BACKLOG = 128
 
 
+class ListenError(Exception):
+    """A port that cannot be had; the message names the flag."""
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket.
 
@@ -38,7 +42,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def url(listening: socket.socket) -> str:
+def url(listening: socket.socket, *, tls: bool = False) -> str:
     """Where a client finds it, for the log."""
     address, port = listening.getsockname()[:2]
-    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+    return f"http{'s' if tls else ''}://{f'[{address}]' if ':' in address else address}:{port}"

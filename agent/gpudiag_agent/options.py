@@ -12,6 +12,7 @@ from typing import NoReturn, TypeVar
 
 import msgspec
 
+from gpudiag_agent import access_options
 from gpudiag_api import durations
 from gpudiag_api.version import __version__
 
@@ -65,7 +66,9 @@ examples:
 
 exit status: 0 healthy; 1 a Warning or Critical finding; 2 could not tell; 64 wrong usage.
 """
-_OF_A_SERVER = frozenset({"host", "port", "interval", "state-dir", "dcgm-metrics", "nvml-events"})
+_OF_A_SERVER = (
+    frozenset({"host", "port", "interval", "state-dir", "dcgm-metrics", "nvml-events"}) | access_options.NAMES
+)
 """Flags without a meaning for a single look."""
 
 _T = TypeVar("_T")
@@ -101,6 +104,22 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Whether XIDs are heard from NVML as well."""
     dcgm_metrics: str = "off"
     """``off``, or the name of the host label of the series with dcgm-exporter's names."""
+    auth: str = "none"
+    """``none`` or ``tokenreview``."""
+    auth_audience: str = access_options.AUDIENCE
+    allowed_service_accounts: tuple[str, ...] = ()
+    """``namespace/name``."""
+    api_server: str | None = None
+    """Reviews tokens."""
+    service_account_dir: Path = Path(access_options.SERVICE_ACCOUNT)
+    anonymous_paths: tuple[str, ...] = access_options.ANONYMOUS
+    """Paths that need no token."""
+    tls_cert_dir: Path | None = None
+    """None: plain HTTP."""
+    tls_client_auth: str = "none"
+    """``none`` or ``require``."""
+    health_port: int = 0
+    """0: probes are answered on ``port`` only."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -141,6 +160,8 @@ def _options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Opti
     simulated = given.source == "simulated"
     if given.scenario is not None and not simulated:
         parser.error("--scenario needs --source simulated")
+    if (wrong := access_options.problem(given)) is not None:
+        parser.error(wrong)
     kmsg, journal = _kernel_log(given.kmsg, given.journal, simulated=simulated)
     kubelet = given.pod_resources or ("none" if simulated else POD_RESOURCES)
     pod_resources = None if kubelet == "none" else Path(kubelet)
@@ -271,6 +292,7 @@ def _parser(environment: Mapping[str, str], *, check: bool = False) -> argparse.
         "PATH",
         "where the kubelet keeps pod logs: its folders give processes the names of their pods (default: /var/log/pods)",
     )
+    access_options.add(flag, environment, port=_port)
     level = "error" if check else "info"
     flag("log-level", _log_level, level, "LEVEL", f"debug, info, warning or error (default: {level})")
     return parser

@@ -17,6 +17,8 @@ from gpudiag_agent.attribution.model import Owner, Usage
 from gpudiag_agent.attribution.poller import Attribution
 from gpudiag_agent.attribution.processes import pids, rows
 from gpudiag_agent.attribution.procfs import Resolver
+from gpudiag_agent.auth.gate import Gate
+from gpudiag_agent.auth.reviews import APIServer
 from gpudiag_agent.checks.counters import Counters
 from gpudiag_agent.checks.infiniband.baseline import PortBaseline
 from gpudiag_agent.checks.nvlink.baseline import LinkBaseline
@@ -39,9 +41,11 @@ from gpudiag_agent.publisher import Publisher
 from gpudiag_agent.recorder.history import History
 from gpudiag_agent.sample import Source
 from gpudiag_agent.sampler import Sampler
+from gpudiag_agent.server.access_metrics import AccessMetrics
 from gpudiag_agent.server.app import Server
 from gpudiag_agent.server.details import Details
 from gpudiag_agent.server.metrics import Metrics
+from gpudiag_agent.serving import Serving
 from gpudiag_agent.state.store import Section, StateStore
 from gpudiag_api.version import __version__
 from gpudiag_api.wire import AgentInfo, Report
@@ -137,7 +141,20 @@ class Agent:
             processes=lambda sample: rows(sample, self._attribution.usage.owners),
             gaps=lambda: [reporting.gap(gap) for gap in self._intake.gaps],
         )
-        self._server = Server(publisher=self._publisher, sampler=self._sampler, metrics=metrics, details=details)
+        self._serving = Serving(options, clock=self._clock)
+        access = AccessMetrics(self._serving, tokens=options.auth == "tokenreview")
+        metrics.add(access)
+        self._gate = self._guarded(access)
+        self._server = Server(
+            publisher=self._publisher,
+            sampler=self._sampler,
+            metrics=metrics,
+            details=details,
+            admit=None if self._gate is None else self._gate.admit,
+            mutual=options.tls_client_auth == "require",
+            anonymous=options.anonymous_paths,
+            unready=self._serving.unready,
+        )
         self._attribution = self._attributing(this_boot)
         self._store = self._memory()
         self._stop = asyncio.Event()
@@ -158,8 +175,8 @@ class Agent:
         )
         await self._store.restore()
         await runner.setup()
-        await web.SockSite(runner, sock).start()
-        parts = [asyncio.create_task(part) for part in self._parts()]
+        listening_parts = await self._serving.start(runner, sock, self._server.probes())
+        parts = [asyncio.create_task(part) for part in (*listening_parts, *self._parts())]
         stopping = asyncio.create_task(self._stopped())
         try:
             done, _ = await asyncio.wait({*parts, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -175,6 +192,9 @@ class Agent:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE):
                     await self._store.close()
+            if self._gate is not None:
+                await self._gate.close()
+            await self._serving.close()
             await runner.cleanup()
         for part in done - {stopping}:
             part.result()
@@ -192,6 +212,20 @@ class Agent:
             await self._source.close()
         assert self._publisher.current is not None, "a look ends with a report"
         return self._publisher.current.report
+
+    def _guarded(self, metrics: AccessMetrics) -> Gate | None:
+        options = self._options
+        if options.auth == "none" or options.api_server is None:
+            return None
+        audience = options.auth_audience
+        return Gate(
+            APIServer(options.api_server, folder=options.service_account_dir, audience=audience),
+            allowed=options.allowed_service_accounts,
+            audience=audience,
+            clock=self._clock,
+            count=metrics.asked,
+            count_review=metrics.reviewed,
+        )
 
     async def _stopped(self) -> None:
         await self._stop.wait()
@@ -357,9 +391,10 @@ async def serve(options: Options, sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.stop)
-    where = listening.url(sock)
+    where = listening.url(sock, tls=options.tls_cert_dir is not None)
     _log.info("serving", extra={"url": where, "node": options.node_name, "version": __version__})
-    if not listening.is_loopback(options.host):
-        _log.warning("plain HTTP without authentication on an address others can reach", extra={"url": where})
+    if not listening.is_loopback(options.host) and (options.tls_cert_dir is None or options.auth == "none"):
+        lacks = [*(["TLS"] if options.tls_cert_dir is None else []), *(["tokens"] if options.auth == "none" else [])]
+        _log.warning("served without %s on an address others can reach", " and ".join(lacks), extra={"url": where})
     await agent.run(sock)
     _log.info("stopped")

@@ -13,8 +13,11 @@ import logging
 import time
 from typing import Any
 
+from gpudiag_operator.agent_tls.keeper import Keeper, keep
+from gpudiag_operator.agent_tls.made import CertificateCollector, make_keeper, make_token, make_trust
+from gpudiag_operator.agent_tls.trust import AgentTrust
 from gpudiag_operator.collect.agent_client import AgentClient
-from gpudiag_operator.collect.resources import calm_garbage_collector, raise_open_files
+from gpudiag_operator.collect.resources import calm_garbage_collector, collect_garbage, raise_open_files
 from gpudiag_operator.diagnostics.feed import KopfFeed
 from gpudiag_operator.diagnostics.sync import first_list
 from gpudiag_operator.fleet import Fleet
@@ -98,6 +101,7 @@ class Operator:
             return 1
         log.info("serving /healthz, /readyz and /metrics on port %d", port)
         self._supervisor.start("loop watch", self._health.watch_loop())
+        self._supervisor.start("garbage collector", collect_garbage())
         try:
             await self._with_api()
         except PartDiedError as error:
@@ -117,9 +121,14 @@ class Operator:
             return
         leadership = make_leadership(self._settings)
         async with KubeClient(access) as client:
-            agents = AgentClient(collect_settings(self._settings), route=make_route(self._settings, access))
+            trust = make_trust(self._settings)
+            agents = AgentClient(
+                collect_settings(self._settings),
+                route=make_route(self._settings, access, trust),
+                token=make_token(self._settings),
+            )
             try:
-                await self._with_agents(client, leadership, agents)
+                await self._with_agents(client, leadership, agents, trust)
             finally:
                 await self._supervisor.cancel_all()
                 await agents.close()
@@ -140,7 +149,9 @@ class Operator:
 
         return found[0] if await self._supervisor.or_stop(look()) else None
 
-    async def _with_agents(self, client: KubeClient, leadership: Leadership, agents: AgentClient) -> None:
+    async def _with_agents(
+        self, client: KubeClient, leadership: Leadership, agents: AgentClient, trust: AgentTrust | None
+    ) -> None:
         settings, metrics = self._settings, self._metrics
         api = FencedAPI(client, metrics.written, leadership.fence)
         publisher = make_publisher(settings, api)
@@ -157,8 +168,9 @@ class Operator:
         reflectors = make_reflectors(settings, api=api, fleet=fleet, publisher=publisher, metrics=metrics)
         self._observe(publisher, diagnostics, fleet, reflectors, leadership)
         metrics.watch_collection(lambda: collect_stats(agents, fleet))
+        keeper = make_keeper(settings, trust, api=api, leads=lambda: leadership.aggregates)
         try:
-            if await self._learn(api, diagnostics, reflectors):
+            if await self._learn(api, diagnostics, reflectors) and await self._believe(keeper):
                 fleet.start()
                 self._compete(client, leadership, fleet)
                 await self._serve(api, leadership, publisher, diagnostics, fleet)
@@ -175,6 +187,16 @@ class Operator:
         for reflector in reflectors.all():
             self._supervisor.start(f"reflector of {reflector.resource}", reflector.run())
         return await self._supervisor.or_stop(reflectors.synced())
+
+    async def _believe(self, keeper: Keeper | None) -> bool:
+        """Know the agents' authorities before the first call; False: told to stop."""
+        if keeper is None:
+            return True
+        self._metrics.registry.register(CertificateCollector(lambda: keeper.ends_at))
+        if not await self._supervisor.or_stop(keeper.look()):
+            return False
+        self._supervisor.start("agent TLS", keep(keeper))
+        return True
 
     def _compete(self, client: KubeClient, leadership: Leadership, fleet: Fleet) -> None:
         """Everything is known: hold what can be held."""

@@ -7,7 +7,7 @@ in its GPUNode, what an earlier process knew) and when to assess anew; how is th
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -46,6 +46,10 @@ class NodePublisher(Protocol):
 
     def remove(self, name: str) -> None:
         """The node is no target any more."""
+        ...
+
+    def unfilled(self) -> Collection[str]:
+        """Nodes whose first write will take a while."""
         ...
 
 
@@ -117,6 +121,11 @@ class Fleet:
     def pending(self) -> int:
         """Targets of ours that were not read yet, and whose time is not up either."""
         return sum(1 for name in self.discovery.targets if self.share.owns(name) and not self._heard(name))
+
+    def unwritten(self) -> Mapping[str, Mapping[str, str]]:
+        """Labels of the GPU nodes without a GPUNode, by name, while a first fill is under way that takes a while."""
+        names = self._publisher.unfilled() if self.recalled is None else self.recalled.unwritten()
+        return {name: node.labels for name in names if (node := self.discovery.node(name)) is not None}
 
     def _heard(self, name: str) -> bool:
         if self._store.get(name) is not None:

@@ -34,6 +34,16 @@ class Settings:
     """Host (empty: every address) and port."""
     routing: str = "direct"
     """``direct`` or ``proxy``."""
+    agent_token_file: str | None = None
+    """Shown to agents; None: nothing is."""
+    agent_tls: str = "off"
+    """``off``, ``managed`` or ``files``."""
+    agent_tls_secret: str = "gpudiag-agent-tls"  # noqa: S105  (its name)
+    agent_cert_lifetime: float = 90 * 86_400.0
+    agent_ca_file: str | None = None
+    agent_client_cert_dir: str | None = None
+    agent_server_name: str | None = None
+    """None: ``gpudiag-agent.<namespace>.svc``."""
     node_timeout: float = 5.0
     unreachable_after: float = 15.0
     max_concurrency: int = 256
@@ -110,6 +120,45 @@ _GROUPS: dict[str, tuple[_Flag, ...]] = {
             values.choice("direct", "proxy"),
             "direct",
             "direct: to Pod IPs; proxy: through the API server, where Pod IPs cannot be reached (small fleets)",
+        ),
+        _Flag(
+            "agent-token-file",
+            "PATH",
+            values.path,
+            "",
+            "service account token to show to agents, audience gpudiag-agent; read again when it changes",
+        ),
+        _Flag(
+            "agent-tls",
+            "WAY",
+            values.choice("off", "managed", "files"),
+            "off",
+            "off: plain HTTP; managed: HTTPS by a Secret that the leader fills and renews; files: --agent-ca-file",
+        ),
+        _Flag("agent-tls-secret", "NAME", values.object_name, "gpudiag-agent-tls", "that Secret, in --namespace"),
+        _Flag(
+            "agent-cert-lifetime",
+            "DURATION",
+            values.duration("10m", "87600h"),
+            "2160h",
+            "of a certificate in it; a new one is made when a third is left",
+        ),
+        _Flag(
+            "agent-ca-file", "PATH", values.path, "", "authorities of the agents' certificates, with --agent-tls files"
+        ),
+        _Flag(
+            "agent-client-cert-dir",
+            "PATH",
+            values.path,
+            "",
+            "folder with tls.crt and tls.key to show to agents that ask for a certificate (mutual TLS)",
+        ),
+        _Flag(
+            "agent-server-name",
+            "NAME",
+            values.dns_name,
+            "",
+            "in the agents' certificate; without it gpudiag-agent.NAMESPACE.svc",
         ),
         _Flag(
             "node-timeout",
@@ -245,15 +294,26 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
             found[flag.field] = flag.read(text)
         except values.WrongValue as allowed:
             parser.error(f"{named} must be {allowed}, not {text!r}")
-    if found["breaker_open_max"] < found["breaker_open"]:
-        parser.error("--breaker-open-max must be at least --breaker-open")
-    if found["lease_duration"] < LEASE_MARGIN * found["renew_deadline"]:
-        parser.error(f"--lease-duration must be at least {LEASE_MARGIN:g} times --renew-deadline")
-    if found["renew_deadline"] < 2 * found["retry_period"]:
-        parser.error("--renew-deadline must be at least twice --retry-period")
-    if found["shards"] > 1 and not found["leader_elect"]:
-        parser.error("--shards needs --leader-elect true: the Leases say whose shard is whose")
+    if (wrong := _contradiction(found)) is not None:
+        parser.error(wrong)
     return Settings(**found)
+
+
+def _contradiction(found: Mapping[str, Any]) -> str | None:
+    """What is wrong with the settings taken together; None: nothing."""
+    if found["breaker_open_max"] < found["breaker_open"]:
+        return "--breaker-open-max must be at least --breaker-open"
+    if found["lease_duration"] < LEASE_MARGIN * found["renew_deadline"]:
+        return f"--lease-duration must be at least {LEASE_MARGIN:g} times --renew-deadline"
+    if found["renew_deadline"] < 2 * found["retry_period"]:
+        return "--renew-deadline must be at least twice --retry-period"
+    if found["shards"] > 1 and not found["leader_elect"]:
+        return "--shards needs --leader-elect true: the Leases say whose shard is whose"
+    if (found["agent_tls"] == "files") != ("agent_ca_file" in found):
+        return "--agent-tls files and --agent-ca-file need each other"
+    if found["agent_tls"] == "off" and "agent_client_cert_dir" in found:
+        return "--agent-client-cert-dir needs --agent-tls managed or files"
+    return None
 
 
 def _parser() -> _Parser:

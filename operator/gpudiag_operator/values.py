@@ -129,6 +129,29 @@ def file(text: str) -> str:
     return text
 
 
+def path(text: str) -> str:
+    """A path; what is there may come later."""
+    if not text.startswith("/"):
+        raise WrongValue("an absolute path")
+    return text
+
+
+def object_name(text: str) -> str:
+    """The name of an object such as a Secret."""
+    plain = text.replace("-", "").replace(".", "")
+    if not (plain.isascii() and plain.isalnum() and text == text.lower() and text.strip("-.") == text):
+        raise WrongValue("the name of an object: lower-case letters, digits, '-' and '.'")
+    return text
+
+
+def dns_name(text: str) -> str:
+    """A DNS name."""
+    labels = text.split(".")
+    if len(text) > 253 or not all(label.replace("-", "").isalnum() and label.isascii() for label in labels):
+        raise WrongValue("a DNS name such as gpudiag-agent.gpudiag-system.svc")
+    return text.lower()
+
+
 def name(text: str) -> str:
     """The name of a namespace."""
     plain = text.replace("-", "")

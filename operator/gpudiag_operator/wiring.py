@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpudiag_api.kinds import GROUP, VERSION
+from gpudiag_operator.agent_tls.trust import AgentTrust
 from gpudiag_operator.collect.agent_client import AgentClient
 from gpudiag_operator.collect.collector import Collector
 from gpudiag_operator.collect.outcome import Fetcher
@@ -136,11 +137,11 @@ def collect_stats(agents: AgentClient, fleet: Fleet) -> CollectStats:
     )
 
 
-def make_route(settings: Settings, access: Access) -> Route:
+def make_route(settings: Settings, access: Access, trust: AgentTrust | None) -> Route:
     """The way to the agents."""
     if settings.routing == "proxy":
-        return ProxyRoute(access, namespace=settings.namespace, port=settings.agent_port)
-    return DirectRoute(settings.agent_port)
+        return ProxyRoute(access, namespace=settings.namespace, port=settings.agent_port, tls=trust is not None)
+    return DirectRoute(settings.agent_port, trust)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +263,7 @@ def make_diagnostics(
         wall=time.time,
         own_namespace=settings.namespace,
         no_way=NO_DIRECT_WAY if settings.routing == "direct" else "",
+        unwritten=fleet.unwritten,
     )
     scheduler = Scheduler(registry, TargetIndex(store), writer=writer, deleter=expiry, runs=runs, around=around)
     store.subscribe(scheduler.node_changed)

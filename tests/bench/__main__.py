@@ -30,6 +30,7 @@ ROWS = {
     "restart": ("scale", "start of the operator over GPUNodes that are there"),
     "steady": ("scale", "a fleet in which nothing happens: writes, CPU, memory, connections"),
     "flip": ("scale", "a tenth of the fleet turns sick within a second"),
+    "failover": ("failover", "the leader is killed, and stopped: until a standby holds its Lease"),
     "growth": ("growth", "ten times the nodes: time, CPU, memory"),
     "agent": ("agent", "the agent's report under load, memory of both processes"),
     "facade": ("facade", "fleet questions over 1,000 nodes: time and size"),

@@ -43,10 +43,10 @@ async def _install(made: Stage) -> list[Result]:
     while not filling.done():
         await asyncio.sleep(0.5)
         if made.watcher.fleet:
-            said.add(made.watcher.fleet[-1].status.message)
+            said.add(made.watcher.fleet[-1].status.says("Ready"))
     await filling
     taken = time.monotonic() - operator.started
-    counted = any("written" in text for text in said)
+    counted = sum("nodes written" in text for text in said) > 1
     progress(f"all {nodes} written after {taken:.1f} s; the status said meanwhile: {show(sorted(said)[:3])}")
     return [
         Result(

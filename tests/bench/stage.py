@@ -20,6 +20,7 @@ from tests.bench.context import progress
 from tests.bench.fleet_process import FleetProcess, simulated
 from tests.bench.watch import Watcher
 
+from gpudiag_api.times import from_rfc3339
 from gpudiag_cli import kubeconfig
 from gpudiag_cli.controlplane import ControlPlane
 from gpudiag_cli.controlplane.ports import free_port
@@ -39,12 +40,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Operator:
     """A running ``gpudiag-operator`` with the settings it ships with."""
 
-    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+    def __init__(self, plane: ControlPlane, folder: Path, name: str = "operator") -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
         command = [sys.executable, "-m", "gpudiag_operator", "--kubeconfig", str(plane.kubeconfig)]
         command += ["--namespace", NAMESPACE, "--metrics-addr", self.url.removeprefix("http://")]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GPUDIAG_")}
-        self.log = folder / "operator.log"
+        self.log = folder / f"{name}.log"
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
         self.started = time.monotonic()
@@ -66,6 +67,14 @@ class Operator:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(30)
+
+    def said(self, text: str, *, exactly: bool = False) -> float:
+        """When it first logged a line that contains, or is, this: Unix seconds; 0: it did not."""
+        for line in self.log.read_text().splitlines():
+            record = json.loads(line)
+            if text == record["message"] or (not exactly and text in record["message"]):
+                return from_rfc3339(record["time"])
+        return 0.0
 
     def tail(self) -> str:
         """The end of its log."""

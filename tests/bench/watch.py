@@ -27,6 +27,7 @@ class _Condition(msgspec.Struct):
     type: str
     status: str
     reason: str = ""
+    message: str = ""
 
 
 class _Capability(msgspec.Struct):
@@ -59,6 +60,10 @@ class Status(msgspec.Struct):
     def condition(self, kind: str) -> str:
         """``True``, ``False``, or nothing."""
         return next((each.status for each in self.conditions if each.type == kind), "")
+
+    def says(self, kind: str) -> str:
+        """The message of a condition."""
+        return next((each.message for each in self.conditions if each.type == kind), "")
 
 
 class _Meta(msgspec.Struct):

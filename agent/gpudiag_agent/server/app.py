@@ -1,13 +1,14 @@
 """The paths of the HTTP contract."""
 
 import functools
+from collections.abc import Callable, Collection
 
 import msgspec
 from aiohttp import web
 
 from gpudiag_agent.publisher import Publisher, Snapshot, TooManyWaitersError
 from gpudiag_agent.sampler import Sampler
-from gpudiag_agent.server import middleware, negotiation, openapi, query
+from gpudiag_agent.server import access, middleware, negotiation, openapi, query
 from gpudiag_agent.server.answers import JSON, compressible
 from gpudiag_agent.server.details import Details
 from gpudiag_agent.server.metrics import Metrics
@@ -22,24 +23,55 @@ class Server:
         sampler: for ``?fresh=true``.
         metrics: for ``/metrics``, and counts requests.
         details: the paths besides the report.
+        admit: decides by a request's token; None: everybody may read.
+        mutual: whether clients must have shown a certificate.
+        anonymous: paths that need neither.
+        unready: why clients cannot be answered although there is a report; None: they can.
     """
 
-    def __init__(self, *, publisher: Publisher, sampler: Sampler, metrics: Metrics, details: Details) -> None:
+    def __init__(
+        self,
+        *,
+        publisher: Publisher,
+        sampler: Sampler,
+        metrics: Metrics,
+        details: Details,
+        admit: access.Admit | None = None,
+        mutual: bool = False,
+        anonymous: Collection[str] = (),
+        unready: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._publisher = publisher
         self._sampler = sampler
         self._metrics = metrics
         self._details = details
+        self._admit = admit
+        self._mutual = mutual
+        self._anonymous = frozenset(anonymous)
+        self._unready = unready
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        answers = middleware.answers(sampled_at=self._sampled_at, count=self._metrics.answered)
-        app = web.Application(middlewares=[answers], client_max_size=1)
+        chain = [middleware.answers(sampled_at=self._sampled_at, count=self._metrics.answered)]
+        if self._mutual:
+            chain.append(access.certificates(anonymous=self._anonymous))
+        if self._admit is not None:
+            chain.append(access.tokens(self._admit, anonymous=self._anonymous))
+        app = web.Application(middlewares=chain, client_max_size=1)
         app.router.add_get("/v1/report", self._report)
         self._details.add_to(app)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics_page)
         app.router.add_get("/openapi.json", self._openapi)
+        return app
+
+    def probes(self) -> web.Application:
+        """What the kubelet's port serves: not even the time of the last sample besides."""
+        answers = middleware.answers(sampled_at=lambda: None, count=self._metrics.answered)
+        app = web.Application(middlewares=[answers], client_max_size=1)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
         return app
 
     def _sampled_at(self) -> str | None:
@@ -80,6 +112,8 @@ class Server:
     async def _readyz(self, request: web.Request) -> web.Response:
         query.known(request.query.items(), ())
         self._current()
+        if (why := self._unready()) is not None:
+            raise unavailable(why)
         return _json({"status": "ready"})
 
     async def _metrics_page(self, request: web.Request) -> web.Response:
@@ -89,12 +123,12 @@ class Server:
 
     async def _openapi(self, request: web.Request) -> web.Response:
         query.known(request.query.items(), ())
-        return compressible(request, _document(), JSON)
+        return compressible(request, _document(tokens=self._admit is not None), JSON)
 
 
 @functools.cache
-def _document() -> bytes:
-    return openapi.document()
+def _document(*, tokens: bool) -> bytes:
+    return openapi.document(tokens=tokens)
 
 
 def _caching(snapshot: Snapshot) -> dict[str, str]:

@@ -65,6 +65,10 @@ class Metrics:
             registry=self._registry,
         )
 
+    def add(self, collector: Collector) -> None:
+        """Serve more series."""
+        self._registry.register(collector)
+
     def answered(self, path: str, status: int) -> None:
         """Count an HTTP answer."""
         self._requests.labels(path, str(status)).inc()

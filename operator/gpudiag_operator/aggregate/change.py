@@ -1,7 +1,7 @@
 """What a change of a diagnostic's status is worth: a PATCH now, a PATCH within minutes, or none.
 
 Meaning is what a program could act on: verdict, action, numbers, rows, groups, conditions. Sentences carry measured
-values and times, so they ride along with the next write.
+values and times, so they ride along with the next write; but how far a first fill has come is worth one.
 """
 
 from typing import Any
@@ -9,9 +9,12 @@ from typing import Any
 from gpudiag_api.kinds import GPUDiagnosticStatus
 from gpudiag_api.times import from_rfc3339, to_rfc3339
 from gpudiag_api.vocabulary import Health
+from gpudiag_operator.aggregate.judged import says_filling
 
 CONFIRM_SECONDS = 300.0
 """``lastConfirmedAt`` moves at most this often."""
+SKEW_SECONDS = 60.0
+"""A confirmation further in the future is of a clock that was wrong: it would call stale data fresh."""
 
 _RUN = ("run_id", "started_at", "finished_at")
 _SKIP: Any = {
@@ -32,6 +35,7 @@ def _meaning(status: GPUDiagnosticStatus) -> dict[str, Any]:
     for row in found["nodes"]:
         # Whether there is such a sentence matters, its words do not.
         row["skipped"], row["failed"] = row["skipped"] is not None, row["failed"] is not None
+    found["filling"] = [one.message for one in status.conditions if says_filling(one.message)]
     return found
 
 
@@ -82,6 +86,7 @@ def _due(confirmed: str | None, now: float) -> bool:
     if confirmed is None:
         return True
     try:
-        return now - from_rfc3339(confirmed) >= CONFIRM_SECONDS
+        age = now - from_rfc3339(confirmed)
     except ValueError:
         return True
+    return not -SKEW_SECONDS <= age < CONFIRM_SECONDS

@@ -10,15 +10,28 @@ from gpudiag_operator.aggregate.verdict import plural
 from gpudiag_operator.assess.words import NOT_READ
 from gpudiag_operator.conditions import ConditionSet
 
+_WRITTEN = " written."
 
-def ready(conditions: ConditionSet, sums: Tally, *, stale: str) -> None:
+
+def filling(written: int, wanted: int) -> str:
+    """How far the first write of GPUNodes has come, for the message of ``Ready``."""
+    return f"{written} of {plural(wanted, 'node')}{_WRITTEN}"
+
+
+def says_filling(message: str) -> bool:
+    """Whether a message of ``Ready`` says so."""
+    return message.endswith(_WRITTEN)
+
+
+def ready(conditions: ConditionSet, sums: Tally, *, stale: str, filling: str = "") -> None:
     """Set ``Ready``: Fresh, NoTargets, Stale or NoNodeAnswered."""
     if stale:
         conditions.set("Ready", "False", "Stale", stale)
     elif not sums.targeted:
         conditions.set("Ready", "True", "NoTargets", "The target matches no GPU node.")
     elif sums.reporting:
-        conditions.set("Ready", "True", "Fresh", f"{sums.reporting} of {plural(sums.targeted, 'node')} answered.")
+        text = f"{sums.reporting} of {plural(sums.targeted, 'node')} answered. {filling}".rstrip()
+        conditions.set("Ready", "True", "Fresh", text)
     elif set(sums.not_read) == {NotRead.STALE_SAMPLE}:
         conditions.set("Ready", "False", "Stale", _cause(sums))
     else:
@@ -54,6 +67,17 @@ def gpus_healthy(conditions: ConditionSet, sums: Tally) -> None:
 
 _NO_WAY = frozenset({NotRead.TIMEOUT, NotRead.CONNECTION_REFUSED})
 """Of all agents at once, while their Pods are Ready: it is the way to them."""
+_NOT_CALLED = frozenset(
+    {
+        NotRead.NODE_NOT_READY,
+        NotRead.NODE_GONE,
+        NotRead.AGENT_MISSING,
+        NotRead.AGENT_NOT_READY,
+        NotRead.AGENT_DUPLICATE,
+        NotRead.FORCED_OPEN,
+    }
+)
+"""Nobody tried the way: these neither show that it is broken nor that it is not."""
 
 
 def agents_reachable(conditions: ConditionSet, sums: Tally, *, no_way: str = "") -> None:
@@ -70,7 +94,8 @@ def agents_reachable(conditions: ConditionSet, sums: Tally, *, no_way: str = "")
         conditions.set("AgentsReachable", "True", "AllReachable", f"{plural(sums.reporting, 'agent')} answered.")
     else:
         reason = "SomeUnreachable" if sums.reporting else "NoneReachable"
-        blocked = not sums.reporting and set(sums.not_read) <= _NO_WAY
+        called = sums.not_read.keys() - _NOT_CALLED
+        blocked = not sums.reporting and called and called <= _NO_WAY
         conditions.set("AgentsReachable", "False", reason, f"{_cause(sums)} {no_way if blocked else ''}".rstrip())
 
 

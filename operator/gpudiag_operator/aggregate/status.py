@@ -40,6 +40,8 @@ class Aggregation(msgspec.Struct, frozen=True, kw_only=True):
     """Once: the run was ended by ``spec.deadline``."""
     stale: str = ""
     """Why the data is not fresh, for people; empty: it is."""
+    filling: str = ""
+    """How far the first write of all GPUNodes has come, see ``judged.filling``; empty: it is over."""
     no_way: str = ""
     """What to say when no agent at all can be connected to; see ``judged.agents_reachable``."""
     results: Sequence[NodeResult] = ()
@@ -99,7 +101,7 @@ def _conditions(request: Aggregation, sums: Tally) -> tuple[Condition, ...]:
     stored = request.previous.conditions if request.previous is not None else ()
     conditions = ConditionSet(stored, generation=request.generation, now=request.now)
     conditions.drop("Reconciling", "Stalled")
-    judged.ready(conditions, sums, stale=request.stale)
+    judged.ready(conditions, sums, stale=request.stale, filling=request.filling)
     if request.spec.mode == "Once":
         judged.complete(conditions, sums, deadline_exceeded=request.deadline_exceeded)
     else:

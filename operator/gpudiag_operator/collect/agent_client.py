@@ -15,10 +15,9 @@ import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from gpudiag_api.vocabulary import NotRead
@@ -33,6 +32,8 @@ from gpudiag_operator.collect.staleness import check_fresh
 from gpudiag_operator.domain import AgentPod
 
 NEW_CONNECTIONS_PER_SECOND = 400.0
+"""So that the start of an operator is no storm: each new one costs an entry of the node's connection tracking for two
+minutes, and a full table drops everybody's packets. 2,180 a second fill a usual one."""
 
 _PROBLEM_BYTES = 4096
 _LIFETIME_JITTER = 0.2
@@ -124,6 +125,7 @@ class AgentClient:
         self._wall = wall
         self._loop = asyncio.get_running_loop()
         self._endpoint = lru_cache(maxsize=16_384)(self._new_endpoint)
+        self._pace = Pace(NEW_CONNECTIONS_PER_SECOND, clock=self._loop.time)
         self._kept = self._session(force_close=False)
         self._short = self._session(force_close=True)
 
@@ -156,7 +158,7 @@ class AgentClient:
         async def read(response: aiohttp.ClientResponse) -> Answer:
             return await self._answer(response, pod.node, endpoint.where, known=known if etag else None)
 
-        request = session.get(endpoint.url(f"/v1/report{query}"), headers=headers, allow_redirects=False)
+        request = self._request(session, endpoint.url(f"/v1/report{query}"), headers)
         return await self._exchange(request, read, slot, endpoint.where, seconds=seconds, wait=wait if etag else 0.0)
 
     async def get(self, pod: AgentPod, slot: Slot, path: str, *, seconds: float, run_id: str) -> bytes:
@@ -171,8 +173,20 @@ class AgentClient:
             return content
 
         url, headers = endpoint.url(path), await self._headers(None, run_id)
-        request = self._short.get(url, headers=headers, allow_redirects=False)
+        request = self._request(self._short, url, headers)
         return await self._exchange(request, read, slot, endpoint.where, seconds=seconds, wait=0.0)
+
+    def _request(
+        self, session: aiohttp.ClientSession, url: URL, headers: dict[str, str]
+    ) -> Awaitable[aiohttp.ClientResponse]:
+        secured = self._route.secured()
+        return session.get(
+            url,
+            headers=headers,
+            allow_redirects=False,
+            ssl=secured.context or True,
+            server_hostname=secured.server_name,
+        )
 
     async def _exchange(
         self,
@@ -271,42 +285,31 @@ class AgentClient:
         self.opened += 1
         return _socket(address)
 
+    async def _open_in_turn(self, *_: object) -> None:
+        """Called when aiohttp is about to open a connection."""
+        await self._pace.turn()
+
     def _session(self, *, force_close: bool) -> aiohttp.ClientSession:
         # No limit per host: a poller has one request in flight by construction, and two Pods that claim one
         # address must each be told apart (IdentityMismatch), not wait for each other.
-        connector = _Connector(
+        connector = aiohttp.TCPConnector(
             limit=0,
-            ssl=self._route.tls or True,
             force_close=force_close,
             keepalive_timeout=None if force_close else self._settings.connection_idle,
             socket_factory=self._socket,
         )
+        # Who waits for its turn holds a slot of the global limit, so waits are short (256 slots: about half a second).
+        opening = aiohttp.TraceConfig()
+        opening.on_connection_create_start.append(self._open_in_turn)
         return aiohttp.ClientSession(
             connector=connector,
+            trace_configs=[opening],
             response_class=_Response,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "gpudiag-operator"},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.node_timeout),
         )
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Opens connections at a pace, so that the start of an operator is no storm.
-
-    Each new one costs an entry of the node's connection tracking for two minutes, and a full table drops everybody's
-    packets: 2,180 a second fill a usual one. Who waits here holds a slot of the global limit, so waits are short
-    (256 slots: about half a second).
-    """
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._pace = Pace(NEW_CONNECTIONS_PER_SECOND)
-
-    async def _create_connection(self, *given: Any, **named: Any) -> ResponseHandler:
-        if delay := self._pace.take(self._loop.time()):
-            await asyncio.sleep(delay)
-        return await super()._create_connection(*given, **named)
 
 
 def _trace_id(run_id: str) -> str:

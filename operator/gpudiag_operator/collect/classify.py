@@ -8,6 +8,7 @@ import msgspec
 
 from gpudiag_api.vocabulary import NotRead
 from gpudiag_operator.collect.outcome import FetchError
+from gpudiag_operator.collect.untrusted import tls_failure
 
 
 class Stage(Enum):
@@ -16,6 +17,8 @@ class Stage(Enum):
     CONNECTING = "connecting"
     SENT = "sent"
     BODY = "body"
+
+    __hash__ = object.__hash__  # members are counted on every call, and an Enum's own hash is that of its name
 
 
 class Problem(msgspec.Struct):
@@ -47,6 +50,8 @@ def timed_out(stage: Stage, seconds: float, where: str) -> FetchError:
 
 def transport(error: Exception, where: str, stage: Stage) -> FetchError:
     """An exception of aiohttp or of the socket."""
+    if (untrusted := tls_failure(error, where)) is not None:
+        return untrusted
     if isinstance(error, aiohttp.ClientPayloadError):
         return FetchError(NotRead.CONNECTION_CLOSED, f"{where} closed the connection in the middle of its answer")
     if isinstance(error, aiohttp.ServerDisconnectedError):

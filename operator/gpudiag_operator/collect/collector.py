@@ -13,12 +13,13 @@ from functools import partial
 
 from gpudiag_api.vocabulary import BreakerState, NotRead
 from gpudiag_operator.collect.breaker import Breaker, Override
-from gpudiag_operator.collect.fresh import OnProgress, fetch_fresh
+from gpudiag_operator.collect.fresh import Fresh, OnProgress, fetch_fresh
 from gpudiag_operator.collect.limiter import Limiter
 from gpudiag_operator.collect.outcome import Answer, CollectMetrics, Fetcher, FetchError, NoMetrics
 from gpudiag_operator.collect.poller import Caller, poll_forever
 from gpudiag_operator.collect.record import NodeRecord
 from gpudiag_operator.collect.settings import CollectSettings
+from gpudiag_operator.collect.shared import Shared
 from gpudiag_operator.domain import BreakerSnapshot, Failure, Reading, Target
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Collector:
         self._wall = wall
         self._loop = asyncio.get_running_loop()
         self._caller = Caller(fetcher, settings, self._metrics, self._rng)
+        self._fresh: Shared[Fresh] = Shared()
         self._records: dict[str, NodeRecord] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -180,6 +182,7 @@ class Collector:
         return await fetch_fresh(
             {node: self._records.get(node) or self._stranger(node) for node in nodes},
             self._caller,
+            self._fresh,
             deadline=deadline,
             run_id=run_id,
             full=full,

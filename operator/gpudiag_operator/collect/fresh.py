@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping
 
 from gpudiag_api.vocabulary import BreakerState, NotRead
 from gpudiag_operator.collect.limiter import Slot
-from gpudiag_operator.collect.outcome import FetchError
+from gpudiag_operator.collect.outcome import Answer, FetchError
 from gpudiag_operator.collect.poller import Caller
 from gpudiag_operator.collect.record import NodeRecord
-from gpudiag_operator.domain import Failure, Reading, Target
+from gpudiag_operator.collect.shared import Shared
+from gpudiag_operator.domain import Failure, NodeDetails, Reading, Target
 
+Fresh = tuple[Answer, NodeDetails | None]
+"""What a fresh read of one node gives."""
 OnProgress = Callable[[int, int], None]
 """Called with (nodes done, nodes in all) after each node."""
 
@@ -21,6 +24,7 @@ OnProgress = Callable[[int, int], None]
 async def fetch_fresh(
     records: Mapping[str, NodeRecord | None],
     caller: Caller,
+    shared: Shared[Fresh],
     *,
     deadline: float,
     run_id: str,
@@ -33,6 +37,7 @@ async def fetch_fresh(
     Args:
         records: by node name; None for a name that is no target.
         caller: makes the calls.
+        shared: those under way: runs at the same time ask a node once.
         deadline: seconds from now, by which this returns with what there is.
         run_id: sent along as correlation id.
         wall: Unix seconds.
@@ -47,7 +52,7 @@ async def fetch_fresh(
     done: dict[str, Reading] = {}
 
     async def read(node: str, record: NodeRecord) -> None:
-        done[node] = await _read(record, caller, run_id, wall, full=full)
+        done[node] = await _read(record, caller, shared, run_id, wall, full=full)
         if on_progress is not None:
             on_progress(len(done), len(records))
 
@@ -70,16 +75,24 @@ async def fetch_fresh(
     return done
 
 
-async def _read(record: NodeRecord, caller: Caller, run_id: str, wall: Callable[[], float], *, full: bool) -> Reading:
+async def _ask(record: NodeRecord, caller: Caller, run_id: str, *, full: bool) -> Fresh:
     slot = Slot(caller.limiter, urgent=True)
     await slot.hold()
     try:
         answer = await caller.fresh(record, slot, run_id)
-        details = await caller.details(record, slot, run_id) if full else None
-    except FetchError as error:
-        return _failed(record, error.reason, error.message, wall())
+        return answer, await caller.details(record, slot, run_id) if full else None
     finally:
         slot.drop()
+
+
+async def _read(
+    record: NodeRecord, caller: Caller, shared: Shared[Fresh], run_id: str, wall: Callable[[], float], *, full: bool
+) -> Reading:
+    try:
+        # By Pod, not by node: one that was replaced meanwhile is another to be asked.
+        answer, details = await shared.do((record.target.pod, full), lambda: _ask(record, caller, run_id, full=full))
+    except FetchError as error:
+        return _failed(record, error.reason, error.message, wall())
     return Reading(
         target=record.target,
         report=answer.report,

@@ -7,7 +7,11 @@ that is sent and has no response byte yet costs nothing and may take 30 s, so it
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+
+_LUMP_SECONDS = 0.02
+"""Turns come so much early, a few at once: timers are not exact to a millisecond."""
 
 
 class Limiter:
@@ -103,25 +107,35 @@ class Slot:
 
 
 class Pace:
-    """Turns at even distances: what comes in a burst is spread out.
+    """Turns at even distances: what comes in a burst is spread out, and a loop that was late does not catch up.
 
     Args:
         per_second: turns per second.
+        clock: monotonic seconds.
+        sleep: waits for so many seconds.
     """
 
-    def __init__(self, per_second: float) -> None:
+    def __init__(
+        self,
+        per_second: float,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._gap = 1 / per_second
         self._next = 0.0
+        self._clock = clock
+        self._sleep = sleep
+        self._one = asyncio.Lock()
 
-    def take(self, now: float) -> float:
-        """Take the next turn; gives the seconds until it comes.
-
-        Args:
-            now: monotonic seconds.
-        """
-        turn = max(now, self._next)
-        self._next = turn + self._gap
-        return turn - now
+    async def turn(self) -> None:
+        """Wait for one's turn."""
+        async with self._one:  # so that whoever wakes late moves all turns behind it
+            now = self._clock()
+            turn = max(now, self._next)
+            self._next = turn + self._gap
+            if turn - now > _LUMP_SECONDS:
+                await self._sleep(turn - now)
 
 
 class RetryBudget:

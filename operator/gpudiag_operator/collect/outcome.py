@@ -21,7 +21,7 @@ _ADVICE = {
     NotRead.RESPONSE_TOO_LARGE: "check that nothing but the agent answers on that port",
     NotRead.IDENTITY_MISMATCH: "check the agent's NODE_NAME, and for Pods that share an address",
     NotRead.AGENT_VERSION_SKEW: "bring agent and operator to the same minor version",
-    NotRead.UNAUTHORIZED: "check the audience of the operator's token and the agent's RBAC",
+    NotRead.UNAUTHORIZED: "check --agent-token-file, and the agent's --allowed-service-accounts and --auth-audience",
     NotRead.AUTH_UNAVAILABLE: "check that the agent reaches the API server for TokenReviews",
     NotRead.STALE_SAMPLE: "the agent's sampler is stuck: see its log and restart its Pod",
 }

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from gpudiag_api.vocabulary import NotRead
+from gpudiag_operator.agent_tls.trust import AgentTrust
 from gpudiag_operator.collect import classify
 from gpudiag_operator.collect.outcome import FetchError
 from gpudiag_operator.domain import AgentPod
@@ -27,15 +28,34 @@ class Place(msgspec.Struct, frozen=True):
     """For people."""
 
 
+class Secured(msgspec.Struct, frozen=True):
+    """TLS of a call."""
+
+    context: ssl.SSLContext | None = None
+    """None: whatever the library takes, which only matters for plain HTTP."""
+    server_name: str | None = None
+    """That the certificate must carry; None: that of the address."""
+
+
+PLAIN = Secured()
+
+
 class Route(Protocol):
     """How calls reach agents."""
 
-    tls: ssl.SSLContext | None
     token_header: str
     """The header that carries the agent's token."""
 
     def place(self, pod: AgentPod) -> Place:
         """Where that Pod's agent is called."""
+        ...
+
+    def secured(self) -> "Secured":
+        """How the server at that place is verified.
+
+        Raises:
+            FetchError: it cannot be yet, so nobody must be called.
+        """
         ...
 
     async def headers(self) -> dict[str, str]:
@@ -58,19 +78,35 @@ class DirectRoute:
 
     Args:
         port: of an agent whose Pod names none.
+        trust: whom to believe over HTTPS; None: plain HTTP.
     """
 
-    tls: ssl.SSLContext | None = None
     token_header = "Authorization"  # noqa: S105  (a header's name)
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, trust: AgentTrust | None = None) -> None:
         self._port = port
+        self._scheme = "http" if trust is None else "https"
+        self._trust = trust
+        self._secured = PLAIN
 
     def place(self, pod: AgentPod) -> Place:
         """See ``Route``."""
         host = f"[{pod.ip}]" if ":" in pod.ip else pod.ip
         where = f"{host}:{pod.port or self._port}"
-        return Place(f"http://{where}", where)
+        return Place(f"{self._scheme}://{where}", where)
+
+    def secured(self) -> Secured:
+        """See ``Route``."""
+        if self._trust is None:
+            return PLAIN
+        if (context := self._trust.context) is None:
+            advice = "see the operator's log, and --agent-tls"
+            raise FetchError(
+                NotRead.AUTH_UNAVAILABLE, f"agents cannot be verified: {self._trust.problem}", advice=advice
+            )
+        if context is not self._secured.context:
+            self._secured = Secured(context, self._trust.server_name)
+        return self._secured
 
     async def headers(self) -> dict[str, str]:
         """See ``Route``."""
@@ -98,20 +134,26 @@ class ProxyRoute:
         access: where the API server is and who we are.
         namespace: of the agents' Pods.
         port: of an agent whose Pod names none.
+        tls: whether agents speak TLS; the API server does not verify them (it does not for any Pod).
     """
 
     token_header = "X-Gpudiag-Authorization"  # noqa: S105  (a header's name)
 
-    def __init__(self, access: Access, *, namespace: str, port: int) -> None:
-        self.tls = access.ssl
+    def __init__(self, access: Access, *, namespace: str, port: int, tls: bool = False) -> None:
+        self._secured = Secured(access.ssl, access.server_hostname)
         self._access = access
+        self._scheme = "https:" if tls else ""
         self._namespace = namespace
         self._port = port
 
     def place(self, pod: AgentPod) -> Place:
         """See ``Route``."""
-        path = f"/api/v1/namespaces/{self._namespace}/pods/{pod.name}:{pod.port or self._port}/proxy"
+        path = f"/api/v1/namespaces/{self._namespace}/pods/{self._scheme}{pod.name}:{pod.port or self._port}/proxy"
         return Place(self._access.host + path, f"the API server's proxy to Pod {self._namespace}/{pod.name}")
+
+    def secured(self) -> Secured:
+        """See ``Route``."""
+        return self._secured
 
     async def headers(self) -> dict[str, str]:
         """See ``Route``."""

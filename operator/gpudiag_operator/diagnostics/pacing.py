@@ -56,6 +56,11 @@ class Pacing:
         self.judged_at = now
         self.cost = cost
 
+    def repeat(self, now: float) -> None:
+        """What is said changes by itself (a fill goes on): judge again after an interval."""
+        again = now + self.interval
+        self.held_until = again if self.held_until is None else min(self.held_until, again)
+
     def allows(self, now: float, *, worse: bool) -> bool:
         """Whether a change may be written now; if not, it is due again when it may."""
         if self.written_at is None:

@@ -1,6 +1,6 @@
 """What the scheduler needs of others, and nothing more."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +40,7 @@ class Surroundings:
         wall: Unix seconds.
         own_namespace: where diagnostics may show Pods of any namespace.
         no_way: what to say when no agent at all can be connected to.
+        unwritten: labels of nodes without a GPUNode, by name, while many are to be written for the first time.
     """
 
     warm: Callable[[], bool]
@@ -49,3 +50,4 @@ class Surroundings:
     wall: Callable[[], float]
     own_namespace: str
     no_way: str = ""
+    unwritten: Callable[[], Mapping[str, Mapping[str, str]]] = dict

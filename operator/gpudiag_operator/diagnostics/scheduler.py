@@ -8,13 +8,14 @@ Level-triggered: whatever happened, the stage of a diagnostic is decided anew fr
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from gpudiag_api import durations
 from gpudiag_api.kinds import GPUDiagnosticStatus
+from gpudiag_operator.aggregate import judged
 from gpudiag_operator.aggregate.change import next_write, same_meaning, worsened
 from gpudiag_operator.aggregate.progress import Phase, Stall
 from gpudiag_operator.diagnostics import stages
@@ -25,6 +26,7 @@ from gpudiag_operator.diagnostics.registry import Diagnostic, DiagnosticRegistry
 from gpudiag_operator.diagnostics.stages import Stage
 from gpudiag_operator.diagnostics.statuses import Statuses
 from gpudiag_operator.diagnostics.targets import TargetIndex, scope_of
+from gpudiag_operator.domain import NodeState
 from gpudiag_operator.observability.logs import bound
 
 log = logging.getLogger(__name__)
@@ -199,10 +201,23 @@ class Scheduler:
         if entry.pacing.due() > now:
             return entry.pacing.due()
         states, missing = self._index.states(diagnostic.key)
-        status = self._statuses.judged(diagnostic, entry.known, states=states, missing=missing, run_id=uuid.uuid4().hex)
+        filling = self._filling(diagnostic.key, states)
+        status = self._statuses.judged(
+            diagnostic, entry.known, states=states, missing=missing, run_id=uuid.uuid4().hex, filling=filling
+        )
         entry.pacing.judged(now, self._around.monotonic() - now)
         self._move(diagnostic, entry, status, now)
+        if filling:
+            entry.pacing.repeat(now)
         return entry.pacing.due()
+
+    def _filling(self, key: Key, states: Sequence[NodeState]) -> str:
+        """How far the first write of its GPUNodes has come; empty when there is nothing to say."""
+        unwritten = self._index.unwritten(key, self._around.unwritten())
+        if not unwritten:
+            return ""
+        wanted = len(unwritten | {state.name for state in states})  # over shards there is no state before the GPUNode
+        return judged.filling(wanted - len(unwritten), wanted)
 
     def _move(self, diagnostic: Diagnostic, entry: _Entry, status: GPUDiagnosticStatus, now: float) -> None:
         """Write what was judged, now or when its time comes, or nothing."""

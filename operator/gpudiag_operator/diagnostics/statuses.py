@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from gpudiag_api.kinds import GPUDiagnosticStatus
 from gpudiag_api.times import from_rfc3339
+from gpudiag_operator.aggregate.change import SKEW_SECONDS
 from gpudiag_operator.aggregate.progress import Phase, Stall, progress, stalled
 from gpudiag_operator.aggregate.results import results
 from gpudiag_operator.aggregate.status import Aggregation, aggregate
@@ -32,6 +33,7 @@ class Statuses:
         run_id: str,
         started_at: float | None = None,
         deadline_exceeded: bool = False,
+        filling: str = "",
     ) -> GPUDiagnosticStatus:
         """The verdict on these nodes.
 
@@ -43,6 +45,7 @@ class Statuses:
             run_id: of the run.
             started_at: its start in Unix seconds; default: now.
             deadline_exceeded: it was ended by its deadline.
+            filling: see ``Aggregation``.
         """
         now = self._around.wall()
         namespace = diagnostic.key.namespace
@@ -60,6 +63,7 @@ class Statuses:
                 show_pods=show_pods,
                 deadline_exceeded=deadline_exceeded,
                 stale=self._around.stale(),
+                filling=filling,
                 no_way=self._around.no_way,
                 results=results(states, namespace=namespace, show_pods=show_pods),
             )
@@ -92,5 +96,7 @@ class Statuses:
         now = self._around.monotonic()
         if known is None or known.last_confirmed_at is None:
             return now + CONFIRM_SECONDS
-        age = max(0.0, self._around.wall() - from_rfc3339(known.last_confirmed_at))
-        return now + max(0.0, CONFIRM_SECONDS - age) + 1.0
+        age = self._around.wall() - from_rfc3339(known.last_confirmed_at)
+        if age < -SKEW_SECONDS:
+            return now
+        return now + max(0.0, CONFIRM_SECONDS - max(0.0, age)) + 1.0

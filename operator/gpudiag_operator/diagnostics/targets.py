@@ -116,6 +116,15 @@ class TargetIndex:
         pod = self._scopes[key].pod
         return list(states) if pod is None else [narrowed(state, *pod) for state in states]
 
+    def unwritten(self, key: Key, labels: Mapping[str, Mapping[str, str]]) -> set[str]:
+        """Which of these nodes, given as labels by name, a diagnostic asks about."""
+        scope = self._scopes[key]
+        if scope.pod is not None:
+            return set()
+        if scope.names is not None:
+            return {name for name in labels if name in scope.names}
+        return {name for name, its in labels.items() if scope.selector.matches(its)}
+
     def states(self, key: Key) -> tuple[list[NodeState], list[str]]:
         """The nodes of a diagnostic, narrowed to its Pod's GPUs, and the names it gives that are no GPU nodes."""
         scope = self._scopes[key]

@@ -133,6 +133,11 @@ class Leadership:
         """Whether this process may write anything, now."""
         return any(self.leading().values())
 
+    @property
+    def aggregates(self) -> bool:
+        """Whether this process may, now, do what only one of all does."""
+        return any(leads and self._claims[name].aggregates for name, leads in self.leading().items())
+
     def role(self) -> str:
         """For people."""
         held = [name for name, leads in self.leading().items() if leads]

@@ -5,7 +5,7 @@ uid and labels, the agent's Pod, and whether its maintenance is over. The same n
 have in memory: those with a status that are still targets.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -75,6 +75,12 @@ class RecalledNodes:
 
     def pending(self) -> int:
         """GPU nodes of which nothing is stored yet."""
-        return sum(
-            self._store.get(name) is None and self._discovery.is_gpu_node(name) for name in self._discovery.targets
-        )
+        return len(self.unwritten())
+
+    def unwritten(self) -> Collection[str]:
+        """Their names."""
+        return [
+            name
+            for name in self._discovery.targets
+            if self._store.get(name) is None and self._discovery.is_gpu_node(name)
+        ]

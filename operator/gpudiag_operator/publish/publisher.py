@@ -28,6 +28,11 @@ log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
+FILL_SECONDS = 2.0
+"""What takes longer to be written for the first time is worth a word to people."""
+_FIRST_WRITES = 2
+"""A new GPUNode is created, then given its status."""
+
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """How fast GPUNodes are written."""
@@ -92,14 +97,20 @@ class Publisher:
         """GPUNodes that wait to be written or are being written."""
         return len(self._backlog) + len(self._busy)
 
+    def unfilled(self) -> Collection[str]:
+        """Nodes without a GPUNode so far, while it takes more than ``FILL_SECONDS`` to write them all; else none."""
+        names = (self._pending.keys() | self._busy) - self._stored.keys()
+        return names if len(names) * _FIRST_WRITES > FILL_SECONDS * self._pace.first_fill_rate else ()
+
     # What is there
 
     def restore(self, name: str, gpunode: Mapping[str, Any]) -> NodeState | None:
         """A GPUNode exists: call it for each at the start, and for each event of a watch.
 
         While this process has not written it, whatever is stored counts: another may be the writer. After that, later
-        calls take over metadata (uid, generation, owner, labels). After a change of spec submit the node's state
-        again, so that ``observedGeneration`` follows.
+        calls take over metadata (uid, generation, owner, labels), and a newer status of another meaning: of another
+        writer, or of a write of ours whose answer was lost. Submit the node's state after each call, so that
+        ``observedGeneration`` follows and what is not true is mended.
 
         Returns:
             The state its status was made from, for ``assess(last=…)``; None: it has no status that can be read.
@@ -117,6 +128,9 @@ class Publisher:
         elif not known.ours:
             self._stored[name] = new
         else:
+            if _older(known.resource_version, new.resource_version) and new.meaning != known.meaning:
+                known.meaning, known.transitions = new.meaning, new.transitions
+                known.observed_generation = new.observed_generation
             known.resource_version, known.generation = new.resource_version, new.generation
             known.owner_uid, known.labels = new.owner_uid, new.labels
         return state

@@ -88,7 +88,7 @@ class FaultyProxy:
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
         self._port = self._runner.addresses[0][1]
-        self._write_kubeconfig()
+        self.write_kubeconfig(self.kubeconfig, token="the proxy has the true one")
 
     async def close(self) -> None:
         """Refuse connections, and end those there are: to the operator, the API server is away."""
@@ -105,18 +105,19 @@ class FaultyProxy:
         if self._session is not None:
             await self._session.close()
 
-    def _write_kubeconfig(self) -> None:
+    def write_kubeconfig(self, path: Path, *, token: str) -> None:
+        """For whoever shall come this way."""
         text = json.dumps(
             {
                 "apiVersion": "v1",
                 "kind": "Config",
                 "current-context": "proxied",
                 "clusters": [{"name": "proxied", "cluster": {"server": f"http://127.0.0.1:{self._port}"}}],
-                "users": [{"name": "proxied", "user": {"token": "the proxy has the true one"}}],
+                "users": [{"name": "proxied", "user": {"token": token}}],
                 "contexts": [{"name": "proxied", "context": {"cluster": "proxied", "user": "proxied"}}],
             }
         )
-        self.kubeconfig.write_text(text)
+        path.write_text(text)
 
     # One request -------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ in which an agent can misbehave. Nothing waits blindly: ``until`` polls, and its
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,7 +68,10 @@ def normalised(value: Any) -> Any:
 class World:
     """Fleet, Nodes, Pods and operator of one test module."""
 
-    def __init__(self, rig: Rig, specs: Sequence[NodeSpec]) -> None:
+    def __init__(
+        self, rig: Rig, specs: Sequence[NodeSpec], *, front: Callable[[Member], Awaitable[Member]] | None = None
+    ) -> None:
+        """``front`` puts something in front of an agent and gives it as the operator shall find it."""
         self.rig = rig
         self.fleet = Fleet(specs)
         self._api = KubeAPI(kubeconfig.load(rig.plane.kubeconfig))
@@ -76,7 +79,8 @@ class World:
         self.members: dict[str, Member] = {}
         self.do(self.fleet.start())
         self.do(self._api.__aenter__())
-        self.join(Member.of(node) for node in self.fleet.nodes.values())
+        members = [Member.of(node) for node in self.fleet.nodes.values()]
+        self.join(members if front is None else [self.do(front(member)) for member in members])
 
     def close(self) -> None:
         for one in self.rig.operators:
@@ -98,9 +102,10 @@ class World:
 
     # What happens ------------------------------------------------------------------------------------------------
 
-    def start(self, *flags: str, ready: bool = True) -> OperatorProcess:
+    def start(self, *flags: str, ready: bool = True, environment: Mapping[str, str] | None = None) -> OperatorProcess:
         """The operator, its calls long enough for a busy machine."""
-        return self.rig.start("--node-timeout", "2s", "--unreachable-after", "2s", *flags, ready=ready)
+        calls = ("--node-timeout", "2s", "--unreachable-after", "2s")
+        return self.rig.start(*calls, *flags, ready=ready, environment=environment)
 
     def join(self, members: Iterable[Member]) -> None:
         """Nodes and Pods for agents, whoever serves them."""

@@ -14,9 +14,12 @@ MANIFESTS = ROOT / "manifests"
 CHART = MANIFESTS / "chart" / "gpudiag"
 OVERLAYS = ("default", "kind", "minimal", "openshift")
 COMPONENTS = tuple(
-    sorted({path.parent.name for path in MANIFESTS.glob("components/*/kustomization.yaml")} - {"network-policy"})
+    sorted(
+        {path.parent.name for path in MANIFESTS.glob("components/*/kustomization.yaml")}
+        - {"network-policy", "plain-http"}
+    )
 )
-"""Those that the overlays leave to choose."""
+"""Those that the overlays leave to choose; `plain-http` undoes what another changes."""
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]

@@ -31,6 +31,7 @@ HELMS_OWN_LABELS = (
 NO_GPUS = {"image": {"pullPolicy": "Never"}, "agent": {"affinity": None, "settings": {"source": "simulated"}}}
 MONITORING = {"monitoring": {"enabled": True}, "networkPolicy": {"allowPrometheus": True}}
 PROXY = {"operator": {"routing": "proxy"}, "networkPolicy": {"apiServerCIDR": "10.0.0.0/8"}}
+PLAIN = {"agentAPI": {"tls": {"mode": "off"}}}
 CREATE = {"mcp": {"enabled": True, "allowCreate": {"enabled": True}}}
 EVERYTHING: dict[str, Any] = {
     "imagePullSecrets": [{"name": "login"}],
@@ -39,6 +40,11 @@ EVERYTHING: dict[str, Any] = {
     "openshift": {"enabled": True},
     "monitoring": {"enabled": True, "labels": {"release": "prometheus"}},
     "networkPolicy": {"allowPrometheus": True, "apiServerCIDR": "10.0.0.1/32"},
+    "agentAPI": {
+        "allowedServiceAccounts": ["monitoring/prometheus"],
+        "anonymousPaths": "/healthz",
+        "tls": {"mode": "secret", "secretName": "agents", "serverName": "agents.example", "clientSecretName": "client"},
+    },
     "agent": {
         "runtimeClassName": "nvidia",
         "nodeSelector": {"pool": "gpu"},
@@ -128,6 +134,8 @@ def comparable(item: Object) -> Object:
         pytest.param({"components": ["monitoring"]}, MONITORING, id="monitoring"),
         pytest.param({"components": ["high-availability"]}, {"operator": {"replicas": 2}}, id="high-availability"),
         pytest.param({"components": ["proxy-routing"]}, PROXY, id="proxy-routing"),
+        pytest.param({"components": ["tls"]}, {"agentAPI": {"tls": {"mode": "secret"}}}, id="tls"),
+        pytest.param({"components": ["monitoring", "plain-http"]}, {**MONITORING, **PLAIN}, id="plain-http"),
     ],
 )
 def test_chart_and_kustomize_agree(
@@ -173,6 +181,11 @@ def test_every_option_arrives(template: Template) -> None:
     assert agents["containers"][0]["resources"]["claims"] == [{"name": "gpus"}]
     assert environment(pod_of(items, "gpudiag-agent"))["NVIDIA_VISIBLE_DEVICES"] == "void"
     assert environment(pod_of(items, "gpudiag-agent"))["GPUDIAG_INTERVAL"] == "15s"
+    secured = environment(pod_of(items, "gpudiag-agent"))
+    accounts = "$(POD_NAMESPACE)/gpudiag-operator,monitoring/prometheus"
+    assert secured["GPUDIAG_ALLOWED_SERVICE_ACCOUNTS"] == accounts
+    assert (secured["GPUDIAG_ANONYMOUS_PATHS"], secured["GPUDIAG_TLS_CLIENT_AUTH"]) == ("/healthz", "require")
+    assert environment(pod_of(items, "gpudiag-operator"))["GPUDIAG_AGENT_SERVER_NAME"] == "agents.example"
     assert operators["containers"][0]["image"] == f"registry.example/gpu/operator@sha256:{'0' * 64}"
     assert environment(pod_of(items, "gpudiag-operator"))["GPUDIAG_SHARDS"] == "2"
     assert "runAsUser" not in operators["securityContext"]
@@ -202,6 +215,8 @@ def test_with_proxy_routing_the_api_servers_reach_agents_and_strangers_do_not(te
     ("values", "sentence"),
     [
         ({"operator": {"routing": "proxy"}}, "operator.routing: proxy needs networkPolicy.apiServerCIDR"),
+        ({"agentAPI": {"tls": {"clientSecretName": "x"}}}, "clientSecretName needs agentAPI.tls.mode: secret"),
+        ({"agentAPI": {"auth": "basic"}}, "auth"),
         ({"mcp": {"enabled": True, "replicas": 2}}, "mcp.replicas above 1 needs mcp.stateKeysSecret"),
         ({"operator": {"settings": {"unreachable": "1s"}}}, "unreachable"),
         ({"agent": {"previleged": False}}, "previleged"),

@@ -45,6 +45,9 @@ def test_what_the_minimal_agent_cannot_see_is_a_capability_and_not_a_fault(
     # The volumes of the Pod, as folders of the test. The machine's own PCI bus is not that of the stand-in.
     given |= {"GPUDIAG_STATE_DIR": str(tmp_path), "GPUDIAG_CONFIG": str(tmp_path / "thresholds.yaml")}
     given |= {"GPUDIAG_SYSFS_PCI": str(tmp_path / "none"), "GPUDIAG_POD_LOGS": str(tmp_path / "none")}
+    # Tokens and TLS take a cluster around it; tests/cluster/access has one.
+    for name in ("AUTH", "ALLOWED_SERVICE_ACCOUNTS", "TLS_CERT_DIR", "HEALTH_PORT"):
+        given.pop(f"GPUDIAG_{name}")
     command = [sys.executable, "-m", "gpudiag_agent", "--host", "127.0.0.1", "--port", "0", "--node-name", "minimal-1"]
     log = tmp_path / "agent.log"
     everything = {**os.environ, **given, **machine.environment(library)}

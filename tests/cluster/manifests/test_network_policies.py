@@ -53,8 +53,9 @@ def test_a_namesake_in_another_namespace_is_not_the_operator(policies: list[Obje
     assert not allowed(policies, Place("team-a", operator.labels, {}), agent, AGENT)
 
 
-def test_agents_call_nobody(policies: list[Object]) -> None:
-    for other, port in ((operator, OPERATOR), (api_server, API), (internet, 443), (stranger, 80)):
+def test_agents_call_the_api_server_and_nobody_else(policies: list[Object]) -> None:
+    assert allowed(policies, agent, api_server, API)
+    for other, port in ((operator, OPERATOR), (api_server, 22), (internet, 80), (stranger, 80)):
         assert not allowed(policies, agent, other, port)
     assert not allowed(policies, agent, theirs("kube-system"), DNS, "UDP")
 
@@ -92,7 +93,7 @@ def test_prometheus_may_scrape_when_it_is_allowed_and_learns_nothing_else(
         assert allowed(monitored, prometheus, target, port)
         assert not allowed(monitored, stranger, target, port)
     assert not allowed(monitored, prometheus, facade, FACADE)
-    assert not allowed(monitored, agent, internet, 443), "an ingress policy opens no way out"
+    assert not allowed(monitored, agent, internet, 80), "an ingress policy opens no way out"
 
 
 def test_every_pod_of_ours_is_isolated_both_ways(policies: list[Object], render: Render) -> None:

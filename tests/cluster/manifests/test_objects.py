@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.cluster.manifests.rendering import COMPONENTS, MANIFESTS, OVERLAYS, ROOT, Object, one, parse, pod_of
+from tests.cluster.manifests.audit import granted
+from tests.cluster.manifests.rendering import (
+    COMPONENTS,
+    MANIFESTS,
+    OVERLAYS,
+    ROOT,
+    Object,
+    environment,
+    one,
+    parse,
+    pod_of,
+)
 
 from gpudiag_cli.controlplane import Kubectl
 
@@ -144,16 +155,44 @@ class TestRoles:
             "verbs": ["get"],
         }
 
-    def test_the_agent_has_no_rights_and_no_token(self, render: Render) -> None:
-        items = render(components=COMPONENTS)
-        assert pod_of(items, "gpudiag-agent")["spec"]["automountServiceAccountToken"] is False
-        subjects = [
-            subject["name"] for item in items if item["kind"].endswith("RoleBinding") for subject in item["subjects"]
+    def test_the_agents_one_right_is_to_ask_whose_token_it_is(self, render: Render) -> None:
+        rights = granted(render(components=COMPONENTS), "gpudiag-agent")
+        assert {str(right) for right in rights} == {"create tokenreviews.authentication.k8s.io"}
+
+    def test_the_operators_right_to_secrets_is_to_one_of_its_namespace(self, render: Render) -> None:
+        found = [
+            (item["kind"], rule)
+            for item in render()
+            for rule in item.get("rules", [])
+            if "secrets" in rule["resources"] and item["kind"].endswith("Role")
         ]
-        assert "gpudiag-agent" not in subjects
+        one_secret = {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["gpudiag-agent-tls"],
+            "verbs": ["get", "patch"],
+        }
+        assert found == [("Role", one_secret)]
+
+    @pytest.mark.parametrize("component", ["tls", "plain-http"])
+    def test_where_it_makes_no_certificate_it_has_none(self, render: Render, component: str) -> None:
+        items = render(components=[component])
+        assert not any("secrets" in rule["resources"] for item in items for rule in item.get("rules", []))
+        assert not any(item["kind"] == "Secret" for item in items)
+
+    def test_plain_http_is_nobodys_default(self, render: Render) -> None:
+        for overlay in OVERLAYS:
+            items = render(overlay=overlay)
+            agents, operators = (environment(pod_of(items, f"gpudiag-{part}")) for part in ("agent", "operator"))
+            assert agents["GPUDIAG_AUTH"] == "tokenreview"
+            assert agents["GPUDIAG_TLS_CERT_DIR"]
+            assert operators["GPUDIAG_AGENT_TLS"] == "managed"
+        plain = render(components=["plain-http"])
+        assert "GPUDIAG_TLS_CERT_DIR" not in environment(pod_of(plain, "gpudiag-agent"))
+        assert environment(pod_of(plain, "gpudiag-operator"))["GPUDIAG_AGENT_TLS"] == "off"
 
     def test_nobody_is_allowed_everything(self, render: Render) -> None:
         for item in render(components=COMPONENTS):
             for rule in item.get("rules", []) if item["kind"].endswith("Role") else []:
                 assert "*" not in {*rule["verbs"], *rule["resources"], *rule["apiGroups"]}
-                assert "secrets" not in rule["resources"]
+                assert "secrets" not in rule["resources"] or rule["resourceNames"]

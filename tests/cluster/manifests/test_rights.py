@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cluster.access.conftest import AgentProcess
 from tests.cluster.manifests.audit import audited, covers, granted, refused, requests, used
 from tests.cluster.manifests.rendering import Object, kustomize, one
 from tests.cluster.mcp.facade import AUDIENCE, calling, facade
@@ -23,6 +24,7 @@ from gpudiag_cli.controlplane import ControlPlane
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 COMPONENTS = ("mcp", "mcp-create")
+SECRET = "gpudiag-agent-tls"
 DETAILS_OF_PODS = {"node-name", "node-uid", "pod-name", "pod-uid"}
 """Extras that only tokens mounted into a Pod carry; those made here are of accounts alone."""
 
@@ -61,7 +63,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         try:
             rig.install()
             items = kustomize(plane.client(), folder / "base", components=COMPONENTS, namespace=rig.namespace)
-            kinds = {"ServiceAccount", "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"}
+            kinds = {"ServiceAccount", "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "Secret"}
             mine = [item for item in items if item["kind"] in kinds]
             impersonation = {
                 "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -91,6 +93,10 @@ def agree(world: World, account: str, *, not_measured: set[str] = frozenset()) -
 
 def test_the_operators_rights_are_what_it_uses(world: World) -> None:
     rig = world.rig
+    # Before there are agents: those of the rig speak plain HTTP.
+    managed = world.start("--agent-tls", "managed")
+    rig.eventually(lambda: rig.kubectl.json("get", "secret", SECRET, "-n", rig.namespace).get("data"))
+    assert managed.stop()[0] == 0
     agent = rig.add_node("rb-1")
     # Of people, before the operator knows the node.
     maintenance = {"apiVersion": "gpudiag.dev/v1alpha1", "kind": "GPUNode", "metadata": {"name": "rb-2"}}
@@ -116,6 +122,22 @@ def test_the_operators_rights_are_what_it_uses(world: World) -> None:
     assert any(event.get("count", 1) > 1 for event in events)
     assert second.stop()[0] == 0
     agree(world, "gpudiag-operator")
+
+
+def test_the_agents_rights_are_what_it_uses(world: World) -> None:
+    rig = world.rig
+    own = rig.folder / "agents-account"
+    own.mkdir()
+    (own / "token").write_text(rig.plane.service_account_token("gpudiag-agent", namespace=rig.namespace))
+    (own / "ca.crt").write_bytes(rig.plane.apiserver_ca.read_bytes())
+    flags = ["--auth", "tokenreview", "--allowed-service-accounts", f"{rig.namespace}/gpudiag-operator"]
+    agent = AgentProcess(rig.folder, *flags, "--api-server", rig.plane.server, "--service-account-dir", str(own))
+    try:
+        token = rig.plane.service_account_token("gpudiag-operator", namespace=rig.namespace, audience="gpudiag-agent")
+        agent.until(lambda: agent.get("/v1/report", token)[0] == 200)
+    finally:
+        agent.stop()
+    agree(world, "gpudiag-agent")
 
 
 def test_a_gpunode_of_peoples_is_adopted_where_the_plugin_guards_owners_only_with_the_right_to_delete(

@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
@@ -208,10 +208,12 @@ LONG_LEASES = ("--lease-duration", "25s", "--renew-deadline", "20s")
 class OperatorProcess:
     """A running ``gpudiag-operator``."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
+    def __init__(self, command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
         with log.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=_environment())
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=output, env=_environment() | dict(environment or {})
+            )
         self.url = ""
 
     def get(self, path: str) -> tuple[int, str]:
@@ -364,14 +366,14 @@ class Rig:
         logs = [one.log.read_text().splitlines()[-30:] for one in self.operators]
         return "\n".join(line for lines in logs for line in lines)
 
-    def start(self, *flags: str, ready: bool = True) -> OperatorProcess:
+    def start(self, *flags: str, ready: bool = True, environment: Mapping[str, str] | None = None) -> OperatorProcess:
         """Start the operator as a person would, with waits short enough for a test."""
         port = free_port()
         command = [sys.executable, "-m", "gpudiag_operator"]
         command += ["--kubeconfig", str(self.plane.kubeconfig), "--namespace", self.namespace]
         command += ["--metrics-addr", f"127.0.0.1:{port}", "--node-timeout", "1s", "--unreachable-after", "1s"]
         command += [*SHORT_LEASES, *flags]
-        started = OperatorProcess(command, self.folder / f"operator-{len(self.operators)}.log")
+        started = OperatorProcess(command, self.folder / f"operator-{len(self.operators)}.log", environment)
         started.url = f"http://127.0.0.1:{port}"
         self.operators.append(started)
         if ready:

@@ -42,6 +42,27 @@ def test_a_fleet_comes_back_with_inventory_and_health(rig: "Rig") -> None:
     rig.steadily(lambda: operator.metric("gpudiag_operator_writes_total") == before, 3)
 
 
+@pytest.mark.slow
+def test_a_first_fill_that_takes_a_while_says_how_far_it_has_come(rig: "Rig") -> None:
+    for number in range(3):
+        rig.add_node(f"fill-{number}")
+    rig.diagnostic("fleet", interval="5s")
+    rig.start("--first-fill-rate", "0.5", ready=False)
+    said: dict[str, None] = {}
+
+    def message() -> str:
+        text = str(rig.condition("fleet", "Ready").get("message", ""))
+        said[text] = None
+        return text
+
+    rig.eventually(lambda: message() == "3 of 3 nodes answered.", 40)
+    counted = [text for text in said if text.endswith("nodes written.")]
+    assert counted == sorted(counted)
+    assert len(counted) > 1
+    assert all(text.startswith("3 of 3 nodes answered. ") for text in counted)
+    assert all(rig.health(f"fill-{number}")[0] == "Healthy" for number in range(3))
+
+
 def test_a_fault_shows_within_seconds_and_goes_again(rig: "Rig") -> None:
     agent = rig.add_node("b1")
     rig.add_node("b2")
@@ -96,6 +117,21 @@ def test_a_node_that_is_scaled_away_shrinks_the_fleet_without_alarm(rig: "Rig") 
     assert status["verdict"] == "Healthy"
     assert [entry["verdict"] for entry in status["history"]][-1] == "Healthy"
     rig.eventually(lambda: rig.gpunode("d2") == {}, 40)
+
+
+def test_a_pod_that_gets_another_address_is_followed_to_ipv6_too(rig: "Rig") -> None:
+    agent = rig.add_node("moved-1")
+    rig.start()
+    rig.eventually(lambda: rig.health("moved-1") == ("Healthy", "AllHealthy"))
+    agent.close()
+    agent.address, agent.port = "::1", 0
+    agent.listen()
+    agent.lose_gpu()
+    rig.delete_pod("agent-moved-1")
+    rig.kubectl.apply(rig.pod(agent, "agent-moved-1"))
+    rig.set_pod("agent-moved-1", ip="::1", ready=True)
+    rig.eventually(lambda: rig.health("moved-1") == ("Unhealthy", "FallenOffBus"))
+    assert rig.gpunode("moved-1")["status"]["agent"]["podIP"] == "::1"
 
 
 def test_suspend_keeps_the_last_result(rig: "Rig") -> None:

@@ -93,9 +93,13 @@ def test_what_the_proxy_refuses_is_told_from_what_an_agent_says(rig: "Rig") -> N
 def test_when_nobody_can_be_reached_directly_the_usual_causes_are_named(rig: "Rig") -> None:
     for number in (1, 2):
         rig.add_node(f"dark-{number}").hang()
+    rig.add_node("bare-1", agent=False)  # nobody to be called there: it says nothing of the way
     rig.start()
     rig.diagnostic("fleet", interval="5s")
     rig.eventually(lambda: rig.condition("fleet", "AgentsReachable").get("reason") == "NoneReachable", 30)
     message = rig.condition("fleet", "AgentsReachable")["message"]
+    assert message.startswith("3 of 3 nodes not read: 2 Timeout, 1 AgentMissing")
     assert "NetworkPolicy" in message
+    assert "overlay network" in message
+    assert "encapsulation" in message
     assert "--routing=proxy" in message

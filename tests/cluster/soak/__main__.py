@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from gpudiag_api.version import __version__
 
@@ -21,12 +22,15 @@ def main(seeds: str) -> int:
         status = subprocess.run(command, env=environment, check=False).returncode
         met = [json.loads(line) for line in record.read().splitlines()]
     runs = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    known = {(run["version"], run["seed"]) for run in runs}
-    runs += [{"version": __version__, **one} for one in met if (__version__, one["seed"]) not in known]
-    runs.sort(key=lambda run: (run["version"], run["seed"]))
+    runs += [{"version": __version__, **one} for one in met]
+    runs = sorted({_key(run): run for run in reversed(runs)}.values(), key=_key)  # a seed that was run again: as before
     RESULTS.write_text("[\n" + ",\n".join(json.dumps(run) for run in runs) + "\n]\n")
     print(f"{len(met)} seeds came back to the state of an undisturbed run; {len(runs)} in {RESULTS.name}")
     return status
+
+
+def _key(run: dict[str, Any]) -> tuple[str, int, int]:
+    return run["version"], run.get("plan", 1), run["seed"]
 
 
 if __name__ == "__main__":

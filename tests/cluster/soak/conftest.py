@@ -1,4 +1,4 @@
-"""Worlds as in ``badinput``; each run has one of its own and closes it."""
+"""Worlds as in ``badinput``, with a relay before each agent; each run has one of its own and closes it."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,8 @@ import pytest
 from tests.cluster.badinput.conftest import MakeWorld
 from tests.cluster.badinput.world import World
 from tests.cluster.operator.conftest import Rig
+from tests.cluster.soak.clock import build
+from tests.cluster.soak.stage import MakeStage, Stage
 
 from gpudiag_cli.controlplane import ControlPlane, Kubectl
 from gpudiag_cli.simulator import NodeSpec
@@ -19,5 +21,18 @@ def make_world(
 
     def make(specs: Sequence[NodeSpec]) -> World:
         return World(Rig(control_plane, kubectl, tmp_path_factory.mktemp("soak")), specs)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def make_stage(
+    control_plane: ControlPlane, kubectl: Kubectl, crds: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> MakeStage:
+    """Makes stages on the shared control plane."""
+    library = build(tmp_path_factory.mktemp("clock"))
+
+    def make() -> Stage:
+        return Stage(Rig(control_plane, kubectl, tmp_path_factory.mktemp("soak")), library)
 
     return make

@@ -64,9 +64,9 @@ class Node:
             gaps=lambda: self.gaps,
         )
         self.gaps: tuple[wire.KernelLogGap, ...] = ()
-        self.application = Server(
-            publisher=self.publisher, sampler=self.sampler, metrics=metrics, details=details
-        ).application()
+        self.metrics = metrics
+        self.server = Server(publisher=self.publisher, sampler=self.sampler, metrics=metrics, details=details)
+        self.application = self.server.application()
         self.url = ""
         self.client: aiohttp.ClientSession
 

@@ -250,7 +250,7 @@ def test_plain_http_for_others_is_warned_of_once() -> None:
         process.terminate()
         rest = process.stderr.read()
     assert [line["level"] for line in lines] == ["info", "warning"]
-    assert "without authentication" in lines[1]["message"]
+    assert "served without TLS and tokens" in lines[1]["message"]
     assert "warning" not in rest
 
 

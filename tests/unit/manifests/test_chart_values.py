@@ -23,8 +23,16 @@ VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 TEMPLATES = "".join(path.read_text() for path in CHART.rglob("templates/**/*") if path.is_file())
 
 OWN = {
-    "agent": {"node-name", "host", "port", "state-dir", "config"},
-    "operator": {"kubeconfig", "namespace", "metrics-addr", "agent-port", "agent-selector", "routing", "shards"},
+    "agent": {
+        *("node-name", "host", "port", "state-dir", "config", "health-port"),
+        *("auth", "auth-audience", "allowed-service-accounts", "service-account-dir", "anonymous-paths"),
+        *("tls-cert-dir", "tls-client-auth"),
+    },
+    "operator": {
+        *("kubeconfig", "namespace", "metrics-addr", "agent-port", "agent-selector", "routing", "shards"),
+        *("agent-token-file", "agent-tls", "agent-tls-secret", "agent-ca-file", "agent-client-cert-dir"),
+        "agent-server-name",
+    },
     "mcp": {
         *("transport", "host", "port", "metrics-addr", "namespace", "kubeconfig", "service-name", "state-keys"),
         *("allow-create", "create-namespaces"),

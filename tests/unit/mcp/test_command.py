@@ -2,15 +2,20 @@
 
 import json
 import logging
+import socket
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from mcp.server import MCPServer
+from tests.unit.mcp.world import FakeAPI, node, service
 
 from gpudiag_api.version import __version__
 from gpudiag_mcp import logs
 from gpudiag_mcp.__main__ import main
 from gpudiag_mcp.options import Options, parse
+from gpudiag_mcp.server.stdio import serve_stdio
+from gpudiag_mcp.web.serving import listen
 
 
 def test_defaults_are_safe() -> None:
@@ -105,3 +110,22 @@ def test_a_log_line_is_json_with_the_id_of_the_call() -> None:
     assert line["correlationID"] == "abc"
     assert line["message"] == "one\nline"
     assert stream.getvalue().count("\n") == 1
+
+
+async def test_on_stdio_the_process_is_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, during = service(FakeAPI(node("gpu-a"))), []
+
+    async def session(_: MCPServer) -> None:
+        during.append(one.metrics.registry.get_sample_value("mcp_sessions_active"))
+
+    monkeypatch.setattr(MCPServer, "run_stdio_async", session)
+    await serve_stdio(one, parse([], {}))
+    assert during == [1]
+    assert one.metrics.registry.get_sample_value("mcp_sessions_active") == 0
+    assert one.metrics.registry.get_sample_value("mcp_session_duration_seconds_count") == 1
+
+
+def test_answers_do_not_wait_for_an_acknowledgement() -> None:
+    """asyncio sets TCP_NODELAY on connections of a socket that names TCP, and only on these."""
+    with listen("127.0.0.1", 0) as at:
+        assert at.proto == socket.IPPROTO_TCP

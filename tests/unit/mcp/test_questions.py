@@ -143,6 +143,7 @@ class TestXIDs:
     def test_a_code_is_explained_whether_it_was_seen_or_not(self, code: int, meaning: str, severity: str) -> None:
         answer = xids.analyze(nodes(node("a")), code=code)
         assert answer.catalogue is not None
+        assert answer.catalogue.docs.startswith("https://docs.nvidia.com/")
         assert meaning in answer.catalogue.meaning.lower()
         assert answer.catalogue.severity == severity
         assert meaning in answer.summary.lower()
@@ -256,6 +257,12 @@ class TestFullResults:
         assert answer.needs_diagnostic is None
         topology = results.topology(nodes(node("b")), diagnostics(full("f", "b")), HOW, now=NOW, node="b")
         assert topology.links[0].links == 18
+
+    def test_of_one_gpu_when_asked(self) -> None:
+        found = diagnostics(full("f", "b"))
+        answer = results.timeline(nodes(node("b")), found, HOW, now=NOW, node="b", gpu=1)
+        assert {row.gpu for row in answer.samples} == {1}
+        assert "6 samples of GPU 1" in answer.summary
 
     def test_without_one_it_names_the_exact_arguments(self) -> None:
         needs = results.timeline(nodes(node("b")), [], HOW, now=NOW, node="b").needs_diagnostic

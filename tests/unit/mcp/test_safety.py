@@ -13,8 +13,8 @@ from tests.unit.mcp.world import FakeAPI, allocation, diagnostic, finding, full,
 
 from gpudiag_mcp.answers import untrusted
 from gpudiag_mcp.answers.fit import LIMIT, fit
-from gpudiag_mcp.answers.models import NodesAnswer, Source
-from gpudiag_mcp.answers.rows import Counts, NodeRow
+from gpudiag_mcp.answers.models import NodesAnswer, Source, TimelineAnswer
+from gpudiag_mcp.answers.rows import Counts, NodeRow, SampleRow
 from gpudiag_mcp.server.app import build_server
 from gpudiag_mcp.server.tools import READ_ONLY
 
@@ -169,6 +169,12 @@ class TestFitting:
         assert names == [f"gpu-node-{at}" for at in range(len(names))]
         assert fitted.structured["truncated"] is True
         assert "limit" in fitted.structured["narrow"]
+
+    def test_of_samples_it_says_how_to_see_those_of_one_gpu(self) -> None:
+        many = tuple(SampleRow(at="2026-11-21T03:00:00Z", gpu=at % 8, temperature_celsius=60) for at in range(600))
+        fitted = fit(TimelineAnswer(summary="s", samples=many), self.SOURCE)
+        assert fitted.structured["truncated"] is True
+        assert "pass node and gpu" in fitted.structured["narrow"]
 
     def test_a_token_that_would_skip_cut_rows_is_not_given(self) -> None:
         assert "continue_token" not in fit(rows(600), self.SOURCE).structured

@@ -210,6 +210,7 @@ class TestRefusals:
             ("list_gpu_nodes", {"limit": 500}, "Invalid: limit: Input should be less than or equal to 100."),
             ("list_gpu_nodes", {"health": "Sick"}, "Invalid: health: Input should be '', 'Healthy', 'Degraded'"),
             ("get_gpu_diagnostic", {"name": "a"}, "Invalid: namespace: Field required."),
+            ("get_gpu_timeline", {"gpu": 2}, "Invalid: gpu is an index on a node: pass node as well"),
         ],
     )
     async def test_a_wrong_value_is_named_with_what_is_right(

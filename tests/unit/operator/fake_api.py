@@ -45,6 +45,8 @@ class FakeAPI:
         """Raised by the next calls, one each."""
         self.refuse: dict[str, ApiError] = {}
         """By verb, for as long as it is there."""
+        self.lose_answer = False
+        """The next status is stored, and its answer never arrives."""
         self._version = 0
 
     def put(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,6 +84,9 @@ class FakeAPI:
         answer = self._patch("status", path, {"status": body["status"]}, resource_version)
         found = list(problems(answer["status"], self._schema))
         assert not found, found
+        if self.lose_answer:
+            self.lose_answer = False
+            raise ApiUnavailable("Server disconnected")
         return answer
 
     def _patch(self, verb: str, path: str, body: Mapping[str, Any], version: str | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One call to an agent: every way to misbehave gives its own word, and no agent costs the operator much."""
 
 import asyncio
+import gc
 import gzip
 import json
 import tracemalloc
@@ -158,6 +159,26 @@ async def test_reads_gzip(client: AgentClient) -> None:
     packed = answer(gzip.compress(GOOD), Content_Encoding="gzip")
     async with agent(says(packed)) as (_, pod):
         assert (await fetch(client, pod)).report == REPORT
+
+
+async def test_a_call_leaves_no_cycle_behind(client: AgentClient) -> None:
+    """So the garbage collector may rest while thousands of polls are in flight (``calm_garbage_collector``)."""
+    unchanged = answer(status="304 Not Modified")
+
+    async def alternate(head: str, writer: asyncio.StreamWriter) -> None:
+        writer.write(unchanged if "If-None-Match" in head else answer(GOOD))
+
+    async with agent(alternate) as (_, pod):
+        known = (await fetch(client, pod)).report
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(100):
+                await fetch(client, pod)
+                await fetch(client, pod, etag='W/"1"', known=known)
+            assert gc.collect() < 100, "less than one object for two calls"
+        finally:
+            gc.enable()
 
 
 async def test_speaks_ipv6(client: AgentClient) -> None:

@@ -272,6 +272,23 @@ class TestConditions:
         message = next(one.message for one in judged(*states).conditions if one.type == "AgentsReachable")
         assert message.startswith("3 of 4 nodes not read: 2 AgentMissing, 1 Timeout; for example b: no agent runs")
 
+    @pytest.mark.parametrize(
+        ("states", "told"),
+        [
+            ([silent("a"), silent("b", NotRead.CONNECTION_REFUSED)], True),
+            ([silent("a"), silent("b", NotRead.AGENT_MISSING), silent("c", NotRead.NODE_NOT_READY)], True),
+            ([silent("a"), silent("b", NotRead.SERVER_ERROR)], False),  # somebody answered
+            ([silent("a"), healthy("b")], False),
+            ([silent("b", NotRead.AGENT_NOT_READY)], False),  # nobody was called
+        ],
+    )
+    def test_when_every_ready_agent_is_out_of_reach_the_way_is_to_blame(
+        self, states: list[NodeState], *, told: bool
+    ) -> None:
+        status = judged(*states, more={"no_way": "a NetworkPolicy, say"})
+        message = next(one.message for one in status.conditions if one.type == "AgentsReachable")
+        assert message.endswith(" a NetworkPolicy, say") is told
+
     def test_a_transition_is_a_flip_of_status(self) -> None:
         first = judged(healthy("a"))
         degraded = judged(sick("a", WARNING), previous=first, now=NOW + 60)

@@ -1,9 +1,13 @@
 """The circuit breaker: rules one by one, then any sequence of them against a model."""
 
+import itertools
+import operator
 import random
+from collections.abc import Callable
+from functools import partial
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -11,6 +15,7 @@ from gpudiag_api.vocabulary import BreakerState
 from gpudiag_operator.collect.breaker import Breaker, Override
 from gpudiag_operator.collect.permit import Permit
 from gpudiag_operator.collect.settings import BreakerSettings
+from gpudiag_operator.collect.window import Window
 from gpudiag_operator.domain import BreakerSnapshot
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
@@ -253,6 +258,75 @@ def test_a_replaced_pod_is_probed_at_once() -> None:
     rig.permit()
     assert rig.breaker.state is HALF_OPEN
     assert rig.breaker.acquire() is None
+
+
+CALLS = st.lists(st.tuples(st.floats(0.0, 30.0, allow_nan=False), st.booleans()), max_size=60)
+
+
+@given(calls=CALLS, rest=st.floats(0.0, 90.0), seconds=st.sampled_from([5.0, 60.0]))
+def test_the_window_counts_each_call_of_its_time_and_none_of_before(
+    calls: list[tuple[float, bool]], rest: float, seconds: float
+) -> None:
+    """Exact to a bucket: what is younger than eleven twelfths counts, what is older than the whole does not."""
+    window, now, made = Window(seconds), 1000.0, []
+    for pause, failed in calls:
+        now += pause
+        window.record(now, failed=failed)
+        made.append((now, failed))
+    now += rest
+    found = window.totals(now)
+    for at, (number, failures) in (
+        ("least", _within(made, now, seconds * 11 / 12)),
+        ("most", _within(made, now, seconds)),
+    ):
+        compare = operator.ge if at == "least" else operator.le
+        assert compare(found[0], number)
+        assert compare(found[1], failures)
+
+
+def _within(made: list[tuple[float, bool]], now: float, seconds: float) -> tuple[int, int]:
+    young = [failed for at, failed in made if now - at < seconds]
+    return len(young), sum(young)
+
+
+FORCED_OPEN, FORCED_CLOSED = BreakerState.FORCED_OPEN, BreakerState.FORCED_CLOSED
+TRANSITIONS = {
+    (CLOSED, OPEN),
+    (OPEN, HALF_OPEN),
+    (HALF_OPEN, OPEN),
+    (HALF_OPEN, CLOSED),
+    (OPEN, CLOSED),  # reset
+    *((state, FORCED_OPEN) for state in (CLOSED, OPEN, HALF_OPEN, FORCED_CLOSED)),
+    *((state, FORCED_CLOSED) for state in (CLOSED, OPEN, HALF_OPEN, FORCED_OPEN)),
+    (FORCED_OPEN, CLOSED),
+    (FORCED_CLOSED, CLOSED),
+}
+
+
+def test_every_transition_is_reachable_and_no_other_is() -> None:
+    """All sequences of five things that can happen."""
+    resets = itertools.count()
+
+    def call(rig: Rig, how: str, times: int = 1) -> None:
+        for _ in range(times):
+            permit = rig.breaker.acquire()
+            if permit is not None:
+                getattr(permit, how)()
+
+    things: tuple[Callable[[Rig], object], ...] = (
+        partial(call, how="failure", times=3),
+        partial(call, how="success"),
+        lambda rig: rig.wait_until_half_open(),
+        lambda rig: rig.breaker.reset(f"{next(resets)}"),
+        *(lambda rig, force=force: rig.breaker.set_override(force) for force in Override),
+    )
+    seen = set()
+    for sequence in itertools.product(things, repeat=5):
+        rig = Rig()
+        for happens in sequence:
+            happens(rig)
+        seen.update(rig.transitions)
+    assert seen == TRANSITIONS
 
 
 class AnySequence(RuleBasedStateMachine):

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -108,6 +108,9 @@ class Rig:
     def remove(self, name: str) -> None:
         self.calls.append(("removed", name))
 
+    def unfilled(self) -> Collection[str]:
+        return ("n1", "gone")
+
 
 @pytest.fixture
 def rig() -> Rig:
@@ -123,6 +126,12 @@ async def test_a_reading_becomes_a_state_in_store_and_publisher(rig: Rig) -> Non
     assert rig.submitted == [state]
     rig.hear(reading("n1"))
     assert len(rig.submitted) == 1, "the same again is no news"
+
+
+async def test_nodes_that_wait_for_their_first_write_are_told_with_their_labels(rig: Rig) -> None:
+    rig.add("n1", pool="a")
+    rig.add("n2")
+    assert rig.fleet.unwritten() == {"n1": {"pool": "a"}}
 
 
 async def test_a_node_that_is_gone_is_forgotten(rig: Rig) -> None:

@@ -1,12 +1,15 @@
 """Fresh reads of Once runs: all at once, within a deadline, and no breaker notices."""
 
 import asyncio
+from typing import Any
 
 import pytest
-from tests.unit.operator.polled_fleet import Fleet, blocked, fails, hangs, healthy, target, virtual
+from tests.unit.operator.polled_fleet import Call, Fleet, blocked, fails, hangs, healthy, target, virtual
 
 from gpudiag_api.vocabulary import BreakerState, NotRead
-from gpudiag_operator.collect.outcome import FetchError
+from gpudiag_operator.collect.outcome import Answer, FetchError
+from gpudiag_operator.collect.settings import CollectSettings
+from gpudiag_operator.domain import Reading
 
 
 @virtual
@@ -89,6 +92,67 @@ async def test_fresh_reads_of_a_mixed_fleet() -> None:
     after = {reading.target.node: reading.breaker for reading in fleet.collector.readings()}
     assert after == before, "breakers are untouched"
     assert len(fleet.readings) == told
+    await fleet.collector.close()
+
+
+@virtual
+async def test_runs_at_the_same_time_ask_a_node_once_and_a_later_one_asks_anew() -> None:
+    async def slow(call: Call) -> Answer:
+        await asyncio.sleep(3 if call.fresh else 0)
+        return await healthy(call)
+
+    fleet = Fleet(slow)
+    fleet.collector.set_target(target())
+
+    async def run(name: str, after: float, **options: Any) -> Reading:
+        await asyncio.sleep(after)
+        return (await fleet.collector.fetch_fresh(["n1"], deadline=30, run_id=name, **options))["n1"]
+
+    first, second, later, full = await asyncio.gather(run("a", 0), run("b", 0.5), run("c", 2), run("d", 0, full=True))
+    assert [one.failure for one in (first, second, later, full)] == [None] * 4
+    assert [call.run_id for call in fleet.calls if call.fresh] == ["a", "d", "c"]
+    assert second.report is first.report
+    assert (second.details, full.details is not None) == (None, True)
+    await fleet.collector.close()
+
+
+@virtual
+async def test_a_run_that_ends_early_leaves_its_calls_to_the_others_and_cancels_its_own() -> None:
+    fleet = Fleet()
+    fleet.behave["n1"] = lambda call: slow(call) if call.fresh else healthy(call)
+    ended: list[str] = []
+
+    async def slow(call: Call) -> Answer:
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            ended.append(call.run_id)
+            raise
+        return await healthy(call)
+
+    fleet.collector.set_target(target())
+    hasty = asyncio.create_task(fleet.collector.fetch_fresh(["n1"], deadline=1, run_id="hasty"))
+    patient = asyncio.create_task(fleet.collector.fetch_fresh(["n1"], deadline=30, run_id="patient"))
+    assert (await hasty)["n1"].failure is not None
+    assert (await patient)["n1"].failure is None
+    assert [call.run_id for call in fleet.calls if call.fresh] == ["hasty"]
+    assert ended == []
+    await fleet.collector.fetch_fresh(["n1"], deadline=1, run_id="alone")
+    await asyncio.sleep(0.1)
+    assert ended == ["alone"]
+    assert fleet.collector.limiter.free == CollectSettings().concurrency, "a slot leaked"
+    await fleet.collector.close()
+
+
+@virtual
+async def test_a_failure_is_told_to_all_who_wait_for_it() -> None:
+    fleet = Fleet()
+    fleet.behave["n1"] = lambda call: (fails(NotRead.NOT_JSON, after=1) if call.fresh else healthy)(call)
+    fleet.collector.set_target(target())
+    runs = [fleet.collector.fetch_fresh(["n1"], deadline=30, run_id=name) for name in "abc"]
+    failures = [found["n1"].failure for found in await asyncio.gather(*runs)]
+    assert [failure.reason for failure in failures if failure] == [NotRead.NOT_JSON] * 3
+    assert len([call for call in fleet.calls if call.fresh]) == 1
     await fleet.collector.close()
 
 

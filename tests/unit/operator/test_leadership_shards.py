@@ -164,6 +164,7 @@ def test_pending_are_gpu_nodes_without_a_status() -> None:
     world.node("cpu", gpu=False)
     world.pod("cpu")
     assert world.nodes.pending() == 2
+    assert set(world.nodes.unwritten()) == {"n1", "n2"}
     world.told("n1", healthy("n1"))
     world.told("n2", None)
     assert world.nodes.pending() == 1

@@ -55,8 +55,40 @@ def test_open_files_are_raised_within_the_hard_limit(monkeypatch: pytest.MonkeyP
     assert len(limits) == 2
 
 
-def test_a_pace_spreads_a_burst_and_forgets_it_after_a_rest() -> None:
-    pace = Pace(10)
-    assert [round(pace.take(100.0), 6) for _ in range(4)] == [0.0, 0.1, 0.2, 0.3]
-    assert round(pace.take(100.35), 6) == 0.05
-    assert pace.take(200.0) == 0.0
+class Time:
+    """Passes while somebody sleeps; ``late`` is how much longer that takes, once."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.late = 0.0
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds + self.late
+        self.late = 0.0
+
+    async def turns(self, pace: Pace, number: int) -> list[float]:
+        found = []
+        for _ in range(number):
+            await pace.turn()
+            found.append(round(self.now, 6))
+        return found
+
+
+async def test_a_pace_spreads_a_burst_and_forgets_it_after_a_rest() -> None:
+    time = Time()
+    pace = Pace(10, clock=lambda: time.now, sleep=time.sleep)
+    assert await time.turns(pace, 4) == [100.0, 100.1, 100.2, 100.3]
+    time.now = 200.0
+    assert await time.turns(pace, 2) == [200.0, 200.1]
+
+
+async def test_a_loop_that_was_late_does_not_catch_up() -> None:
+    time = Time()
+    pace = Pace(400, clock=lambda: time.now, sleep=time.sleep)
+    before = await time.turns(pace, 400)
+    time.late = 0.5
+    after = await time.turns(pace, 400)
+    for taken in (before, after):
+        assert 0.9 < taken[-1] - taken[0] < 1.6
+        for start in taken:
+            assert sum(start <= at < start + 0.25 for at in taken) <= 100 + 9, "lumps are small"

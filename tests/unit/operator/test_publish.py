@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from tests.unit.operator.fake_api import Clock, FakeAPI
 from tests.unit.operator.fleet import (
@@ -74,6 +75,26 @@ class Rig:
             if path.startswith(GPUNODES):
                 rig.publisher.restore(body["metadata"]["name"], body)
         return rig
+
+
+class TestFirstFill:
+    """What is said of a first fill that takes a while: two writes a node, a hundred a second."""
+
+    async def test_nodes_that_wait_for_their_first_write_are_told_until_the_rest_takes_no_time(self) -> None:
+        rig = Rig()
+        fleet = [node_of(f"n{number}") for number in range(300)]
+        for state in fleet:
+            rig.publisher.submit(state)
+        assert len(rig.publisher.unfilled()) == 300
+        await rig.settle(2)
+        assert 150 < len(rig.publisher.unfilled()) < 210
+        await rig.settle(3)
+        assert list(rig.publisher.unfilled()) == []
+        await rig.settle(3)
+        again = rig.restarted()
+        for state in fleet:
+            again.publisher.submit(msgspec.structs.replace(state, reason="SomethingNew"))
+        assert list(again.publisher.unfilled()) == []
 
 
 class TestFirstWrite:
@@ -353,6 +374,32 @@ class TestTrouble:
         await rig.put(SICK, seconds=10)
         assert rig.status["health"] == "Unhealthy"
         assert rig.api.objects[N1]["metadata"]["ownerReferences"]
+
+    async def test_a_status_whose_answer_was_lost_is_mended_when_the_watch_shows_it(self) -> None:
+        rig = Rig()
+        await rig.put(HEALTHY)
+        rig.api.lose_answer = True
+        await rig.put(SICK)
+        assert await rig.put(HEALTHY, seconds=60) == [], "as far as it knows nothing was written"
+        rig.publisher.restore("n1", rig.api.objects[N1])
+        assert ("status", N1) in await rig.put(HEALTHY, seconds=60)
+        assert rig.status["health"] == "Healthy"
+
+    async def test_a_status_that_another_wrote_is_mended_at_the_usual_pace(self) -> None:
+        rig = Rig()
+        await rig.put(HEALTHY)
+        told = rig.api.patch_status(N1, {"status": {"health": "Unhealthy", "reason": "Forged"}})
+        rig.publisher.restore("n1", await told)
+        assert await rig.put(HEALTHY, seconds=5) == []
+        assert ("status", N1) in await rig.put(HEALTHY, seconds=10)
+        assert (rig.status["health"], rig.status["reason"]) == ("Healthy", "AllHealthy")
+
+    async def test_our_own_writes_in_the_watch_are_no_news(self) -> None:
+        rig = Rig()
+        for state in (HEALTHY, SICK, HEALTHY, DEGRADED):
+            await rig.put(state, seconds=60)
+            rig.publisher.restore("n1", rig.api.objects[N1])
+            assert await rig.put(state, seconds=60) == []
 
     async def test_a_status_that_is_refused_is_tried_again_ever_more_rarely(self) -> None:
         rig = Rig()

@@ -1,168 +1,28 @@
-"""The reflector and the API client against a small server that breaks the watch protocol in every way."""
+"""The reflector against a small server that breaks the watch protocol in every way."""
 
 import asyncio
-import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from ssl import SSLContext
 from typing import Any
 
 import msgspec
 import pytest
 from aiohttp import web
+from tests.unit.operator.fake_server import (
+    PATH,
+    Log,
+    Server,
+    a_node,
+    bookmark,
+    end,
+    error_event,
+    event,
+)
 
 from gpudiag_operator.kube.api import KubeAPI
 from gpudiag_operator.kube.client import MAX_LINE_BYTES, KubeClient
-from gpudiag_operator.kube.errors import ApiError, ApiUnavailable
 from gpudiag_operator.kube.reflector import Reflector
-from gpudiag_operator.kube.retry import Backoff, retrying
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-PATH = "/api/v1/nodes"
-
-
-@dataclass
-class NoAccess:
-    """An API server without TLS, and a token that can be renewed."""
-
-    host: str
-    ssl: SSLContext | None = None
-    server_hostname: str | None = None
-    proxy: str | None = None
-    token: str = "old"
-    refreshed: int = 0
-
-    async def authorization(self) -> str | None:
-        return f"Bearer {self.token}"
-
-    async def refresh(self) -> None:
-        self.refreshed += 1
-        self.token = "new"
-
-
-def a_node(name: str, version: int, colour: str = "red", **extra: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name, "resourceVersion": str(version)}, "colour": colour, **extra}
-
-
-def event(kind: str, name: str, version: int, colour: str = "red") -> bytes:
-    return json.dumps({"type": kind, "object": a_node(name, version, colour)}).encode() + b"\n"
-
-
-def bookmark(version: int) -> bytes:
-    return json.dumps({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": str(version)}}}).encode() + b"\n"
-
-
-def end(version: int) -> bytes:
-    """The bookmark after the initial events."""
-    metadata = {"resourceVersion": str(version), "annotations": {"k8s.io/initial-events-end": "true"}}
-    return json.dumps({"type": "BOOKMARK", "object": {"metadata": metadata}}).encode() + b"\n"
-
-
-def error_event(code: int, reason: str) -> bytes:
-    status = {"kind": "Status", "code": code, "reason": reason, "message": "so it is"}
-    return json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
-
-
-@dataclass
-class Server:
-    """Lists ``objects`` at ``version``; watches play ``scripts`` in turn, the last one then stays silent."""
-
-    objects: list[dict[str, Any]] = field(default_factory=list)
-    version: int = 1
-    scripts: list[list[bytes | str]] = field(default_factory=list)
-    lists: int = 0
-    watches: list[dict[str, str]] = field(default_factory=list)
-    queries: list[dict[str, str]] = field(default_factory=list)
-    fail_lists: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    other: Handler | None = None
-    streams: bool = False
-    """Whether it knows ``sendInitialEvents`` (WatchList)."""
-    port: int = 0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-    """A watch has played all scripts and is silent."""
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        if self.other is not None:
-            return await self.other(request)
-        query = dict(request.query)
-        if query.get("sendInitialEvents") and not self.streams:
-            return web.json_response({"kind": "Status", "reason": "Invalid", "code": 422}, status=422)
-        if query.get("watch"):
-            self.watches.append(query)
-            return await self.play(request)
-        self.queries.append(query)
-        return self.list(query)
-
-    def list(self, query: dict[str, str]) -> web.Response:
-        if self.fail_lists:
-            code, headers = self.fail_lists.pop(0)
-            return web.json_response(
-                {"kind": "Status", "reason": "Trouble", "code": code}, status=code, headers=headers
-            )
-        start, limit = int(query.get("continue") or 0), int(query["limit"])
-        self.lists += start == 0
-        more = str(start + limit) if start + limit < len(self.objects) else ""
-        metadata = {"resourceVersion": str(self.version), "continue": more}
-        return web.json_response({"metadata": metadata, "items": self.objects[start : start + limit]})
-
-    async def play(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        if not self.scripts:
-            self.idle.set()
-            await asyncio.sleep(60)
-        for step in self.scripts.pop(0):
-            if step == "cut":
-                assert request.transport is not None
-                request.transport.close()
-                return response
-            if step == "idle":
-                await asyncio.sleep(0.01)
-                self.idle.set()
-            if step in {"silence", "idle"}:
-                await asyncio.sleep(60)
-            assert isinstance(step, bytes)
-            await response.write(step)
-        return response
-
-
-class Log:
-    """A listener that writes down what it was told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, str | None]] = []
-
-    def upsert(self, name: str, item: str) -> None:
-        self.told.append((name, item))
-
-    def delete(self, name: str) -> None:
-        self.told.append((name, None))
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    made = Server()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", made.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.01, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made.port = runner.addresses[0][1]
-    yield made
-    await runner.cleanup()
-
-
-@pytest.fixture
-async def access(server: Server) -> NoAccess:
-    return NoAccess(f"http://127.0.0.1:{server.port}")
-
-
-@pytest.fixture
-async def api(access: NoAccess) -> AsyncIterator[KubeClient]:
-    async with KubeClient(access, request_seconds=5) as client:
-        yield client
+from gpudiag_operator.kube.retry import Backoff
 
 
 def colour(raw: msgspec.Raw) -> str | None:
@@ -350,119 +210,6 @@ async def test_a_page_that_fails_is_repeated_and_the_list_goes_on(server: Server
     assert [len(page.items) for page in pages] == [2, 2]
     assert [page.final for page in pages] == [False, True]
     assert server.lists == 1
-
-
-async def test_errors_are_typed(server: Server, api: KubeClient) -> None:
-    async def refuse(request: web.Request) -> web.Response:
-        code = int(request.path.rpartition("/")[2])
-        reason = "AlreadyExists" if request.method == "POST" else "Whatever"
-        body = {"kind": "Status", "reason": reason, "message": "no", "code": code, "details": {"retryAfterSeconds": 3}}
-        return web.json_response(body, status=code)
-
-    server.other = refuse
-    for code, word in ((404, "not_found"), (409, "conflict"), (410, "gone"), (429, "throttled"), (500, "server_fault")):
-        with pytest.raises(ApiError) as caught:
-            await api.patch(f"/x/{code}", {})
-        assert getattr(caught.value, word)
-        assert (caught.value.status, caught.value.message, caught.value.retry_after) == (code, "no", 3)
-        assert caught.value.retryable is (code in (429, 500))
-    with pytest.raises(ApiError) as caught:
-        await api.create("/x/409", {})
-    assert caught.value.already_exists
-    assert not caught.value.conflict
-
-
-async def test_writes(server: Server, api: KubeClient) -> None:
-    seen: list[tuple[str, str, str, Any]] = []
-
-    async def record(request: web.Request) -> web.Response:
-        body = json.loads(await request.read() or "null")
-        seen.append((request.method, request.path, request.content_type, body))
-        return web.json_response({"ok": True})
-
-    server.other = record
-    assert await api.create("/xs", {"a": 1}) == {"ok": True}
-    await api.patch("/xs/1", {"a": 2})
-    await api.patch_status("/xs/1", {"status": {"b": 3}}, resource_version="77")
-    await api.delete("/xs/1", uid="u")
-    assert seen == [
-        ("POST", "/xs", "application/json", {"a": 1}),
-        ("PATCH", "/xs/1", "application/merge-patch+json", {"a": 2}),
-        (
-            "PATCH",
-            "/xs/1/status",
-            "application/merge-patch+json",
-            {"status": {"b": 3}, "metadata": {"resourceVersion": "77"}},
-        ),
-        (
-            "DELETE",
-            "/xs/1",
-            "application/json",
-            {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": "u"}},
-        ),
-    ]
-
-
-async def test_an_expired_token_is_renewed_once(server: Server, api: KubeClient, access: NoAccess) -> None:
-    async def guard(request: web.Request) -> web.Response:
-        if request.headers["Authorization"] != "Bearer new":
-            return web.json_response({"code": 401, "reason": "Unauthorized"}, status=401)
-        return web.json_response({"ok": True})
-
-    server.other = guard
-    assert await api.get("/x") == {"ok": True}
-    assert access.refreshed == 1
-
-    async def never(_: web.Request) -> web.Response:
-        return web.json_response({"code": 401, "reason": "Unauthorized"}, status=401)
-
-    server.other = never
-    with pytest.raises(ApiError) as caught:
-        await api.get("/x")
-    assert caught.value.status == 401
-    assert access.refreshed == 2
-
-
-async def test_no_answer_is_unavailable() -> None:
-    listening = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    listening.close()
-    await listening.wait_closed()
-    async with KubeClient(NoAccess(f"http://127.0.0.1:{port}")) as api:
-        with pytest.raises(ApiUnavailable):
-            await api.create("/x", {})
-
-
-async def test_retrying_honours_the_server_and_gives_up() -> None:
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    async def fail() -> None:
-        raise ApiError(429, retry_after=7.0)
-
-    with pytest.raises(ApiError):
-        await retrying(fail, attempts=3, sleep=sleep)
-    assert slept == [7.0, 7.0]
-    slept.clear()
-
-    async def refuse() -> None:
-        raise ApiError(422)
-
-    with pytest.raises(ApiError):
-        await retrying(refuse, sleep=sleep)
-    assert not slept
-
-
-def test_back_off_doubles_to_its_cap_and_is_jittered() -> None:
-    backoff = Backoff(initial=1, cap=8, rng=random.Random(2))
-    delays = [backoff.next() for _ in range(6)]
-    for delay, step in zip(delays, (1, 2, 4, 8, 8, 8), strict=True):
-        assert step / 2 <= delay <= step
-    backoff.reset()
-    assert backoff.next() <= 1
-    assert backoff.next(at_least=3600) == 30
 
 
 @pytest.mark.parametrize(("later", "lag"), [([], 60), ([[bookmark(3), "idle"]], 0)])

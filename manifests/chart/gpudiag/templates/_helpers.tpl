@@ -75,12 +75,17 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* Secret of the agents' certificate. */}}
+{{- define "gpudiag.agentSecret" -}}
+{{- with .Values.agentAPI.tls }}{{ if eq .mode "secret" }}{{ .secretName }}{{ else }}gpudiag-agent-tls{{ end }}{{ end -}}
+{{- end }}
+
 {{/* Probes of an HTTP server. */}}
 {{- define "gpudiag.probes" -}}
 livenessProbe:
   httpGet:
     path: /healthz
-    port: http
+    port: {{ .port | default "http" }}
   initialDelaySeconds: 10
   periodSeconds: {{ .period }}
   timeoutSeconds: 5
@@ -88,7 +93,7 @@ livenessProbe:
 readinessProbe:
   httpGet:
     path: /readyz
-    port: http
+    port: {{ .port | default "http" }}
   periodSeconds: 5
   timeoutSeconds: 3
 {{- end }}
