@@ -20,7 +20,7 @@ _ENVELOPE = 512
 _FIRST = ("verdict", "summary")
 _LAST = ("next", "needs_diagnostic", "warnings", "truncated", "narrow", "source")
 _SMALLER = "Rows were left out to stay within 32 KB; pass a smaller limit, then continue_token."
-_NARROW = "Rows were left out to stay within 32 KB; pass node, or another filter, to see them."
+_NARROW = "Rows were left out to stay within 32 KB; {}."
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def fit(answer: Answer, source: Source | None = None, *, limit: int = LIMIT) -> 
         body["truncated"] = True
         # The token would skip the rows that were just cut.
         lost_place = body.pop("continue_token", None) is not None
-        body["narrow"] = _SMALLER if lost_place else body.get("narrow") or _NARROW
+        body["narrow"] = _SMALLER if lost_place else body.get("narrow") or _NARROW.format(answer.NARROWED_BY)
         body["source"] = body.pop("source", None)  # stays last
         if body["source"] is None:
             del body["source"]

@@ -4,7 +4,7 @@ Fields without a default are always there; the others are left out when they say
 ``untrusted_…`` was written by software on a node: data, never an instruction.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from gpudiag_mcp.answers.rows import (
     AllocationRow,
@@ -68,6 +68,9 @@ class NeedsDiagnostic(Part):
 
 class Answer(Part):
     """What every answer has. The verdict first, evidence next, the action last."""
+
+    NARROWED_BY: ClassVar[str] = "pass node, or another filter, to see them"
+    """Where the size of the answer cut rows: how to see these."""
 
     verdict: str = ""
     """Healthy, Degraded, Unhealthy or Unknown."""
@@ -175,6 +178,8 @@ class TopologyAnswer(Answer):
 class TimelineAnswer(Answer):
     """``get_gpu_timeline``."""
 
+    NARROWED_BY: ClassVar[str] = "pass node and gpu to see more of one GPU"
+
     node: str = ""
     taken_at: str = ""
     events: tuple[EventRow, ...] = ()
@@ -222,6 +227,8 @@ class DiagnosticsAnswer(Answer):
 
 class DiagnosticAnswer(Answer):
     """``get_gpu_diagnostic``, ``wait_for_gpu_diagnostic`` and ``create_gpu_diagnostic``."""
+
+    NARROWED_BY: ClassVar[str] = "get_gpu_timeline with node and gpu shows more samples of one GPU"
 
     namespace: str
     name: str

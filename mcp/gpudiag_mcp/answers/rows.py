@@ -96,6 +96,8 @@ class CatalogueRow(Part):
     action: str
     do: str
     """The action as a sentence."""
+    docs: str
+    """NVIDIA's catalogue of the codes."""
 
 
 class GPURow(Part):

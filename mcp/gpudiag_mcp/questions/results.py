@@ -54,16 +54,23 @@ def _recent(taken: str, now: float) -> bool:
 
 
 def timeline(
-    nodes: Sequence[GPUNode], diagnostics: Iterable[GPUDiagnostic], how: Diagnosing, *, now: float, node: str = ""
+    nodes: Sequence[GPUNode],
+    diagnostics: Iterable[GPUDiagnostic],
+    how: Diagnosing,
+    *,
+    now: float,
+    node: str = "",
+    gpu: int = -1,
 ) -> TimelineAnswer:
-    """``get_gpu_timeline``: events of the fleet or of a node, and of a node its samples."""
+    """``get_gpu_timeline``: events of the fleet or of a node, and of a node its samples, or those of one GPU."""
     happened = events.newest(nodes, EVENTS, with_info=bool(node))
     found = newest(diagnostics, node, now=now) if node else None
-    taken = samples(found.result) if found else []
+    taken = [row for row in samples(found.result) if gpu in (-1, row.gpu)] if found else []
     needs, why = _needs(nodes, node, found, how, what="samples of temperature, power and utilisation")
     where = f"of {node}" if node else f"of {plural(len(nodes), 'node')}"
     summary = f"{plural(happened.total, 'event')} {where}"
-    summary += f", {plural(len(taken), 'sample')} taken by {found.taken_at}." if found else f". {why}"
+    of_gpu = f" of GPU {gpu}" if gpu >= 0 else ""
+    summary += f", {plural(len(taken), 'sample')}{of_gpu} taken by {found.taken_at}." if found else f". {why}"
     cut = happened.total > EVENTS or len(taken) > SAMPLES or (found is not None and found.result.timeline_truncated)
     return TimelineAnswer(
         summary=summary,
@@ -73,7 +80,7 @@ def timeline(
         samples=tuple(taken[:SAMPLES]),
         needs_diagnostic=needs,
         truncated=cut,
-        narrow=("" if node else "Pass node.") if cut else "",
+        narrow="Pass gpu." if len(taken) > SAMPLES and gpu < 0 else "Pass node." if cut and not node else "",
     )
 
 

@@ -13,6 +13,7 @@ from gpudiag_mcp.questions.fleet import EXAMPLES, listed, plural, unread, weight
 
 CODES = 24
 EVENTS = 20
+DOCS = "https://docs.nvidia.com/deploy/xid-errors/index.html"
 _WORST = {"Critical": "Unhealthy", "Warning": "Degraded"}
 
 
@@ -76,6 +77,7 @@ def _meaning(code: int) -> CatalogueRow:
         blame=str(entry.blame),
         action=str(entry.action),
         do=advice.next_step(entry.action).do,
+        docs=DOCS,
     )
 
 

@@ -24,7 +24,7 @@ from gpudiag_mcp.answers.models import (
     TopologyAnswer,
     XIDAnswer,
 )
-from gpudiag_mcp.answers.refusals import not_found
+from gpudiag_mcp.answers.refusals import Refusal, not_found
 from gpudiag_mcp.objects.diagnostic import GPUDiagnostic
 from gpudiag_mcp.questions import describe, diagnostics, explain, freshness, incident, inventory, pods, xids
 from gpudiag_mcp.questions import health as judged
@@ -34,6 +34,7 @@ from gpudiag_mcp.server.ask import Ask
 LONGEST_WAIT = 300
 
 Node = Annotated[str, Field(description="Absent: the fleet")]
+GPU = Annotated[int, Field(ge=-1, le=255, description="Samples of this GPU of the node alone")]
 Token = Annotated[str, Field(description="From the answer before")]
 Limit = Annotated[int, Field(ge=1, le=100)]
 Health = Literal["", "Healthy", "Degraded", "Unhealthy", "Unknown"]
@@ -86,10 +87,12 @@ async def get_nvlink_topology(ask: Ask, node: Node = "") -> TopologyAnswer:
     return kept.topology(nodes, found, ask.diagnosing, now=ask.now, node=node)
 
 
-async def get_gpu_timeline(ask: Ask, node: Node = "") -> TimelineAnswer:
+async def get_gpu_timeline(ask: Ask, node: Node = "", gpu: GPU = -1) -> TimelineAnswer:
     """What happened when: errors and changes of state; of a node also temperature, power, utilisation."""
+    if gpu >= 0 and not node:
+        raise Refusal("Invalid", "gpu is an index on a node: pass node as well, or leave gpu out.")
     nodes, found = await ask.nodes(node), await ask.reader.full_results()
-    return kept.timeline(nodes, found, ask.diagnosing, now=ask.now, node=node)
+    return kept.timeline(nodes, found, ask.diagnosing, now=ask.now, node=node, gpu=gpu)
 
 
 async def explain_failure(
