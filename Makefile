@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 RELEASE := $(VENV)/.release
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-all lint format generate requirements soak bench conformance evals evals-up audit wheel clean
+.PHONY: help demo up test test-all lint format generate requirements soak fuzz bench conformance evals evals-up audit wheel images e2e clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,11 @@ format: $(READY)  ## Format the code and mend what ruff can mend
 generate: $(READY)  ## Write the generated files (CRDs) from the models
 	$(BIN)/python tools/generate.py
 
-soak: $(READY)  ## Faults between operator and API server by seed: make soak SEEDS=1-50
+soak: $(READY)  ## Faults around the operator by seed: make soak SEEDS=1-50
 	@$(BIN)/python -m tests.cluster.soak $(or $(SEEDS),34-43)
+
+fuzz: $(READY)  ## Parsers under atheris, each for EACH seconds: make fuzz EACH=300
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(EACH),60)
 
 bench: $(READY)  ## Measure against floors taken in the same run; writes build/bench/*.json
 	$(BIN)/python -m tests.bench
@@ -64,6 +67,12 @@ audit: $(RELEASE)  ## Advisories about what is pinned, and secrets in the histor
 wheel: $(RELEASE)  ## The wheel and the source archive, into dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/twine check --strict dist/*
+
+images:  ## The three images, with docker, podman or buildah (ENGINE=…, BASE_IMAGE=…)
+	@$(PYTHON) tools/images.py $(if $(ENGINE),--engine $(ENGINE)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE))
+
+e2e: $(READY)  ## On a real kubelet: a one-node cluster made here (root), or GPUDIAG_E2E_KUBECONFIG's
+	@$(BIN)/python -m pytest -m e2e -o faulthandler_timeout=900 tests/e2e
 
 requirements: $(READY)  ## Pin the requirements anew, with hashes
 	@for part in agent operator mcp "agent operator mcp cli dev"; do \
