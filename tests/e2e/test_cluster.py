@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from gpudiag_api.version import __version__
+
 from .conftest import NAMESPACE, ROOT, Cluster
 
 pytestmark = pytest.mark.e2e
@@ -26,7 +28,7 @@ WORKER = {
         "containers": [
             {
                 "name": "train",
-                "image": "gpudiag-agent:0.1.0",
+                "image": f"gpudiag-agent:{__version__}",
                 "command": ["sleep", "infinity"],
                 "resources": {"limits": {"nvidia.com/gpu": 1}},
             }

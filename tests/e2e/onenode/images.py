@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpudiag_api.version import __version__
+
 ROOT = Path(__file__).resolve().parents[3]
-VERSION = "0.1.0"
 SITE = "lib/python3.11/site-packages"
 BASE_PACKAGES = (
     *("libc6", "libgcc-s1", "zlib1g", "libbz2-1.0", "liblzma5", "libffi8", "libexpat1", "libssl3", "libsqlite3-0"),
@@ -153,7 +154,7 @@ def build(folder: Path, downloads: Path) -> list[Path]:
             "Env": ["PATH=/venv/bin:/usr/bin:/bin", "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1", "USER=gpudiag"],
             "Entrypoint": ["python3", "-m", part.module],
         }
-        name = f"docker.io/library/{part.name}:{VERSION}"
+        name = f"docker.io/library/{part.name}:{__version__}"
         archives.append(archive(folder / f"{part.name}.tar", name, [bottom, top], config))
     return archives
 
