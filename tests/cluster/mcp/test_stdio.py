@@ -175,12 +175,21 @@ class TestCreating:
         assert result.is_error
         assert "no-such-namespace" in said(result)
 
-    async def test_waiting_ends_in_time(self, store: Store, connect: Connect, namespace: str) -> None:
+    async def test_waiting_tells_how_far_it_is_and_ends_in_time(
+        self, store: Store, connect: Connect, namespace: str
+    ) -> None:
+        told: list[tuple[float, float | None, str | None]] = []
+
+        async def tell(progress: float, total: float | None, message: str | None) -> None:
+            told.append((progress, total, message))
+
         one = diagnostic("d1", namespace, spec={"mode": "Once"})
         del one["status"]
         await store(one)
         async with connect() as client:
             arguments = {"namespace": namespace, "name": "d1", "timeout_s": 1}
-            answer = data(await client.call_tool("wait_for_gpu_diagnostic", arguments))
+            answer = data(await client.call_tool("wait_for_gpu_diagnostic", arguments, progress_callback=tell))
         assert answer["done"] is False
+        assert told
+        assert all(0 <= done <= 1 == total and message == f"{namespace}/d1: waiting" for done, total, message in told)
         assert answer["phase"] == "NotProcessed"
