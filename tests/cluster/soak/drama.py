@@ -15,6 +15,10 @@ from tests.cluster.soak.storm import Weather
 CONVERGED_SECONDS = 30.0
 """After the storm."""
 MOST_MEMORY_KIB = 250_000
+LATE_SECONDS = 0.5
+"""Until the answers that the storm held back have gone through, and a kill among them has been felt."""
+SETTLE_SECONDS = 6.0
+"""After a replica was started again: until it watches, and leads or waits."""
 CALM_SECONDS = 2.0
 CALM_REQUESTS = 40
 """Per replica in so much calm weather, looks at the Lease (4 a second) included: more is a hot loop."""
@@ -118,6 +122,9 @@ class Drama:
 
     def check_bounds(self) -> None:
         """It neither grew nor wrote without end, nobody wrote who did not lead, and in calm weather it is calm."""
+        time.sleep(LATE_SECONDS)
+        if self._again():
+            time.sleep(SETTLE_SECONDS)
         intruders = self.weather.ledger.intruders()
         assert not intruders, f"written by who did not lead: {intruders[:5]}"
         for replica in self.replicas:
@@ -130,6 +137,12 @@ class Drama:
         assert asked.total() <= CALM_REQUESTS * len(self.replicas), f"a hot loop: {asked}"
 
     # Within ------------------------------------------------------------------------------------------------------
+
+    def _again(self) -> bool:
+        """Look once more; whether a replica had to be started again: the last write of a storm may end one late."""
+        before = [replica.process for replica in self.replicas]
+        self.look()
+        return before != [replica.process for replica in self.replicas]
 
     def _storm(self) -> None:
         for replica in self.replicas:
