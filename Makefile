@@ -41,8 +41,8 @@ format: $(READY)  ## Format the code and mend what ruff can mend
 generate: $(READY)  ## Write the generated files (CRDs) from the models
 	$(BIN)/python tools/generate.py
 
-soak: $(READY)  ## Faults around the operator by seed: make soak SEEDS=1-50
-	@$(BIN)/python -m tests.cluster.soak $(or $(SEEDS),34-43)
+soak: $(READY)  ## Faults around the operator by seed: make soak SEEDS=1-50 WORKERS=4
+	@$(BIN)/python -m tests.cluster.soak --workers $(or $(WORKERS),1) $(or $(SEEDS),34-43)
 
 fuzz: $(READY)  ## Parsers under atheris, each for EACH seconds: make fuzz EACH=300
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(EACH),60)
@@ -68,11 +68,11 @@ wheel: $(RELEASE)  ## The wheel and the source archive, into dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/twine check --strict dist/*
 
-images:  ## The three images, with docker, podman or buildah (ENGINE=…, BASE_IMAGE=…)
-	@$(PYTHON) tools/images.py $(if $(ENGINE),--engine $(ENGINE)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE))
+images: $(READY)  ## The three images and what is in them (SBOM), with docker, podman or buildah (ENGINE=…, BASE_IMAGE=…)
+	@$(BIN)/python -m tools.images $(if $(ENGINE),--engine $(ENGINE)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE))
 
-e2e: $(READY)  ## On a real kubelet: a one-node cluster made here (root), or GPUDIAG_E2E_KUBECONFIG's
-	@$(BIN)/python -m pytest -m e2e -o faulthandler_timeout=900 tests/e2e
+e2e: $(READY)  ## On real kubelets: CLUSTER=KUBECONFIG, else kind (Docker), else a one-node cluster made here (root)
+	@$(BIN)/python -m pytest -m e2e -o faulthandler_timeout=900 --durations=0 --durations-min=5 $(if $(CLUSTER),--kubeconfig=$(CLUSTER)) tests/e2e
 
 requirements: $(READY)  ## Pin the requirements anew, with hashes
 	@for part in agent operator mcp "agent operator mcp cli dev"; do \

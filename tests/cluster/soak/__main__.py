@@ -1,5 +1,6 @@
 """Run seeds and keep what they met: ``python -m tests.cluster.soak 34-60``. A seed that fails reproduces."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -14,11 +15,18 @@ RESULTS = Path(__file__).resolve().parents[3] / "docs" / "soak.json"
 TEST = "tests/cluster/soak/test_soak.py"
 
 
-def main(seeds: str) -> int:
-    """Run them; the exit status is pytest's."""
+def main(seeds: str, *, workers: int) -> int:
+    """Run them; the exit status is pytest's.
+
+    Args:
+        seeds: ``34-60``.
+        workers: how many at once, each with a control plane of its own.
+    """
     with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as record:
         environment = {**os.environ, "GPUDIAG_SOAK_SEEDS": seeds, "GPUDIAG_SOAK_RECORD": record.name}
         command = [sys.executable, "-m", "pytest", "-m", "slow", "-o", "faulthandler_timeout=900", TEST]
+        if workers > 1:
+            command += ["-n", str(workers)]
         status = subprocess.run(command, env=environment, check=False).returncode
         met = [json.loads(line) for line in record.read().splitlines()]
     runs = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
@@ -34,6 +42,10 @@ def _key(run: dict[str, Any]) -> tuple[str, int, int]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("say which seeds: python -m tests.cluster.soak 34-60")
-    sys.exit(main(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("seeds", help="first-last, or one number")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="runs at once; mostly they wait, so more than cores is well"
+    )
+    arguments = parser.parse_args()
+    sys.exit(main(arguments.seeds, workers=arguments.workers))
