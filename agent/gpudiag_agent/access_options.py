@@ -13,8 +13,8 @@ SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 ANONYMOUS: tuple[str, ...] = ("/healthz", "/readyz", "/metrics")
 NAMES = frozenset(
     {
-        *("auth", "auth-audience", "allowed-service-accounts", "api-server", "service-account-dir", "anonymous-paths"),
-        *("tls-cert-dir", "tls-client-auth", "health-port"),
+        *("auth", "auth-audience", "allowed-service-accounts", "metrics-service-accounts", "api-server"),
+        *("service-account-dir", "anonymous-paths", "tls-cert-dir", "tls-client-auth", "health-port"),
     }
 )
 
@@ -51,6 +51,13 @@ def add(flag: _Flag, environment: Mapping[str, str], *, port: Callable[[str], in
         _NOBODY,
         "NAMES",
         "who may read, as NAMESPACE/NAME joined by commas; needed with --auth tokenreview",
+    )
+    flag(
+        "metrics-service-accounts",
+        accounts,
+        _NOBODY,
+        "NAMES",
+        "who may read /metrics and nothing else, where --anonymous-paths does not open it to everybody",
     )
     flag(
         "api-server",

@@ -21,6 +21,7 @@ from gpudiag_agent.inventory import MAX_GPUS, Inventory
 from gpudiag_agent.kernel_log.decode import KernelEvent
 from gpudiag_agent.kernel_log.parse import XIDLine
 from gpudiag_agent.sample import GPUSample, Sample
+from gpudiag_agent.standings import Standings
 from gpudiag_agent.thresholds import Thresholds
 from gpudiag_api import wire
 from gpudiag_api.times import to_rfc3339
@@ -45,7 +46,8 @@ class Assessor:
         self._agent = agent
         self._checks = checks
         self._thresholds = thresholds
-        self._inventory = Inventory()
+        self.inventory = Inventory(agent.boot_id)
+        """Which GPUs there are."""
         self._book = FindingBook()
         self._driver = wire.Driver()
         self.ledger = XIDLedger(agent.boot_id)
@@ -60,10 +62,12 @@ class Assessor:
         self.usage = Usage()
         """Who uses the GPUs, as far as that is known."""
         self.places = Places()
+        self.standings = Standings(checks)
+        """Which checks can judge."""
 
     def sampled(self, sample: Sample, *, host: HostFacts | None = None) -> None:
         """Take a finished sample, and what the host showed beside it (None: not looked at)."""
-        sample = self._inventory.take(sample, uuids=self.ledger.uuids, serials=self.ledger.serials)
+        sample = self.inventory.take(sample, uuids=self.ledger.uuids, serials=self.ledger.serials)
         seen = msgspec.structs.replace(host or HostFacts(), allocatable_gpus=self._allocatable_gpus())
         self.sample = sample = msgspec.structs.replace(sample, host=seen)
         if sample.fault is None or sample.fault.reason is Capability.NO_GPUS:
@@ -78,6 +82,7 @@ class Assessor:
         self.places.observe(sample)
         for check in self._checks:
             check.observe(sample)
+        self.standings.sampled(sample)
 
     def heard(self, event: KernelEvent, *, owner: Owner | None = None, live: bool = False) -> None:
         """Take an event of the kernel log.
@@ -102,7 +107,7 @@ class Assessor:
         )
 
     def _identities(self) -> Mapping[str, Identity]:
-        return self._inventory.by_pci(uuids=self.ledger.uuids, serials=self.ledger.serials)
+        return self.inventory.by_pci(uuids=self.ledger.uuids, serials=self.ledger.serials)
 
     def _allocations(self) -> tuple[Allocation, ...]:
         return self.places.allocations(self.usage.pods.held if self.usage.pods is not None else ())
@@ -124,7 +129,7 @@ class Assessor:
             allocatable_gpus=self._allocatable_gpus(),
             owners=self.usage.owners,
             pods_seen=self.usage.pods is not None,
-            vanished=self._inventory.vanished(sample),
+            vanished=self.inventory.vanished(sample),
             pci=sample.host.pci,
             xids=self.ledger.occurrences,
             boot=self.ledger.boot,
@@ -135,6 +140,7 @@ class Assessor:
             by_pci=by_pci,
         )
         findings = self._book.enter(self._problems(view), now)
+        self.standings.judged(now, kernel_log_problem=self.kernel_log_problem, usage=self.usage)
         gpus = self._gpus(view, findings)
         return Report(
             version=wire.WIRE_VERSION,
@@ -174,7 +180,7 @@ class Assessor:
             for gpu in view.sample.gpus
         ]
         answered = view.sample.fault is None or view.sample.fault.reason is Capability.NO_GPUS
-        unread = view.vanished if answered else self._inventory.known
+        unread = view.vanished if answered else self.inventory.known
         taken = {gpu.index for gpu in read}
         for known in unread:
             index = _free_index(known.index or 0, taken)

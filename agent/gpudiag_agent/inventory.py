@@ -1,14 +1,17 @@
 """Which GPUs this node has: remembered, so that a GPU that no longer says who it is still has a name.
 
-At three in the morning "GPU 3 (0000:3b:00.0) is lost" is worth more than "7 GPUs".
+At three in the morning "GPU 3 (0000:3b:00.0) is lost" is worth more than "7 GPUs". Within a boot the names survive a
+restart of the agent, as the driver may be dead by then.
 """
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 
 from gpudiag_agent.checks.base import Identity
 from gpudiag_agent.sample import GPUSample, Sample
+from gpudiag_agent.state.bounds import Natural, Word
 from gpudiag_api import pci
 from gpudiag_api.vocabulary import Capability
 
@@ -16,11 +19,48 @@ MAX_GPUS = 64
 """As many as the wire carries."""
 
 
-class Inventory:
-    """Every GPU seen since the agent started."""
+class _Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A GPU as the state folder holds it."""
 
-    def __init__(self) -> None:
+    uuid: Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
+    index: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    pci: Word
+    model: Annotated[str, msgspec.Meta(max_length=253)]
+    serial: Word
+    memory_bytes: Natural | None
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    boot: str
+    gpus: Annotated[tuple[_Kept, ...], msgspec.Meta(max_length=MAX_GPUS)]
+
+
+class Inventory:
+    """Every GPU seen since the agent started, and until the driver answers those of its earlier lives.
+
+    Args:
+        boot_id: of the kernel; in another boot there may be other boards in the slots.
+    """
+
+    def __init__(self, boot_id: str = "") -> None:
+        self._boot = boot_id
         self._known: dict[str, Identity] = {}
+        self._seen: set[str] = set()
+        """UUIDs of those that were seen in this life."""
+
+    def dump(self) -> object:
+        """All of it as builtins, for the state folder."""
+        return {"boot": self._boot, "gpus": [msgspec.structs.asdict(gpu) for gpu in self.known]}
+
+    def load(self, stored: object) -> None:
+        """Take what :meth:`dump` gave, before the first sample.
+
+        Raises:
+            msgspec.ValidationError: it is something else; nothing was taken.
+        """
+        found = msgspec.convert(stored, _Stored)
+        if found.boot and found.boot == self._boot:
+            self._known = {gpu.uuid: Identity(**msgspec.structs.asdict(gpu)) for gpu in found.gpus}
 
     @property
     def known(self) -> tuple[Identity, ...]:
@@ -57,15 +97,19 @@ class Inventory:
         for gpu in named.values():
             if not gpu.uuid.startswith("unknown:"):
                 self._remember(gpu)
+        if sample.fault is None:
+            # Whoever is not listed was maybe taken out while the agent was away: not lost under its eyes.
+            self._known = {uuid: gpu for uuid, gpu in self._known.items() if uuid in self._seen}
         return msgspec.structs.replace(sample, gpus=tuple(named.values()))
 
     def vanished(self, sample: Sample) -> tuple[Identity, ...]:
-        """GPUs known from earlier samples that this one, which did answer, does not list."""
+        """GPUs known from earlier samples of this life that this one, which did answer, does not list."""
         if sample.fault is not None and sample.fault.reason is not Capability.NO_GPUS:
             return ()
         uuids = {gpu.uuid for gpu in sample.gpus}
         addresses = {gpu.pci for gpu in sample.gpus if gpu.pci}
-        return tuple(gpu for gpu in self.known if gpu.uuid not in uuids and gpu.pci not in addresses)
+        absent = (gpu for gpu in self.known if gpu.uuid not in uuids and gpu.pci not in addresses)
+        return tuple(gpu for gpu in absent if gpu.uuid in self._seen)
 
     def _complete(
         self, gpu: GPUSample, present: set[str], uuids: Mapping[str, str], serials: Mapping[str, str]
@@ -94,7 +138,9 @@ class Inventory:
         # Another board in the same slot: the old one is gone for good, not lost.
         for uuid in [u for u, old in self._known.items() if gpu.pci and old.pci == gpu.pci and u != gpu.uuid]:
             del self._known[uuid]
+            self._seen.discard(uuid)
         if gpu.uuid in self._known or len(self._known) < MAX_GPUS:
+            self._seen.add(gpu.uuid)
             self._known[gpu.uuid] = Identity(
                 index=gpu.index,
                 uuid=gpu.uuid,

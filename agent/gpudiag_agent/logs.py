@@ -31,5 +31,16 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # aiohttp says on every malformed request what the client already was told.
-    logging.getLogger("aiohttp").setLevel("WARNING" if level != "debug" else "DEBUG")
+    if level != "debug":
+        logging.getLogger("aiohttp").setLevel("WARNING")
+        skip_malformed_requests()
+
+
+def skip_malformed_requests() -> None:
+    """Aiohttp says with a traceback what the client was told: whoever sends nonsense must not fill the log."""
+    logging.getLogger("aiohttp.server").addFilter(_no_malformed_request)
+
+
+def _no_malformed_request(record: logging.LogRecord) -> bool:
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__module__ != "aiohttp.http_exceptions"

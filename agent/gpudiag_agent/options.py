@@ -109,6 +109,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     auth_audience: str = access_options.AUDIENCE
     allowed_service_accounts: tuple[str, ...] = ()
     """``namespace/name``."""
+    metrics_service_accounts: tuple[str, ...] = ()
+    """Those that may read ``/metrics`` alone."""
     api_server: str | None = None
     """Reviews tokens."""
     service_account_dir: Path = Path(access_options.SERVICE_ACCOUNT)

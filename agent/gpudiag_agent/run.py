@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 
 from aiohttp import web
 
-from gpudiag_agent import listening, reporting
+from gpudiag_agent import listening, patience, reporting
 from gpudiag_agent.assess import Assessor
 from gpudiag_agent.attribution import kubelet
 from gpudiag_agent.attribution.model import Owner, Usage
@@ -172,6 +172,7 @@ class Agent:
             handler_cancellation=True,
             shutdown_timeout=_CLOSE / 2,
             keepalive_timeout=300,
+            **patience.NO_BODIES,
         )
         await self._store.restore()
         await runner.setup()
@@ -221,6 +222,7 @@ class Agent:
         return Gate(
             APIServer(options.api_server, folder=options.service_account_dir, audience=audience),
             allowed=options.allowed_service_accounts,
+            scrapers=options.metrics_service_accounts,
             audience=audience,
             clock=self._clock,
             count=metrics.asked,
@@ -309,6 +311,8 @@ class Agent:
         store.register(Section(name="counters", dump=self._counters.dump, load=self._counters.load))
         store.register(Section(name="nvlinks", dump=self._links.dump, load=self._links.load))
         store.register(Section(name="infiniband", dump=self._ports.dump, load=self._ports.load))
+        inventory = self._assessor.inventory
+        store.register(Section(name="inventory", dump=inventory.dump, load=inventory.load))
         # A scenario tells its lines anew at every start.
         if self._reader is not None:
             kept = KernelLogMemory(

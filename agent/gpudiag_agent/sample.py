@@ -1,7 +1,7 @@
 """What one look at the GPUs gave: the seam between the sources (NVML, simulated) and the checks.
 
-A value is None when the driver says NOT_SUPPORTED, the symbol is missing, or the read failed; ``errors`` tells the
-failures apart. A check never sees an NVML handle, a process or a file: it judges samples.
+A value is None when the driver says NOT_SUPPORTED, the symbol is missing, or the read failed; ``errors`` and ``unread``
+tell the failures apart. A check never sees an NVML handle, a process or a file: it judges samples.
 """
 
 from collections.abc import Mapping
@@ -217,6 +217,14 @@ class GPUSample(msgspec.Struct, frozen=True, kw_only=True):
     recovery_action: int | None = None
     """Field 230: 0 none, 1 GPU reset, 2 node reboot, 3 drain P2P, 4 drain and reset, 5 recover IMEX."""
     errors: tuple[CallError, ...] = ()
+    unread: tuple[CallError, ...] = ()
+    """Details that were asked for and not told. Drivers refuse details for many reasons, so none says that the GPU is
+    ill; but what they feed cannot be judged."""
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether anything was asked for and not told: a value that is None may be there all the same."""
+        return bool(self.errors or self.unread)
 
     @property
     def lost(self) -> bool:
@@ -246,6 +254,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     confidential_compute_ready: bool | None = None
     """Whether GPUs accept work in confidential mode (``nvmlSystemGetConfComputeGpusReadyState``)."""
     gpus: tuple[GPUSample, ...] = ()
+    unread: tuple[CallError, ...] = ()
+    """Details of the whole node that were asked for and not told, see :attr:`GPUSample.unread`."""
     fault: SourceFault | None = None
     """Set: the GPUs could not be read; ``gpus`` is then empty."""
     host: HostFacts = HostFacts()

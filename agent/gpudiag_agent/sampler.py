@@ -131,6 +131,7 @@ class Sampler:
         except Exception:  # noqa: BLE001 - see below
             # The agent's own fault: the last report stays and grows visibly old. It is no verdict about a GPU.
             _log.exception("sampling failed")
+            self._assessor.standings.failed()
         if self._observer is not None:
             self._observer.sampled(self._clock.monotonic() - began, sample)
         self._evaluate()
@@ -152,6 +153,7 @@ class Sampler:
         except Exception:  # noqa: BLE001 - see below
             # One bad line of the kernel log must not end sampling, and what was published still holds.
             _log.exception("judging failed")
+            self._assessor.standings.failed()
             return
         if report is not None:
             self._publisher.publish(report)

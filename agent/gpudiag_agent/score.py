@@ -35,9 +35,10 @@ def score(gpu: GPUSample, findings: Sequence[Finding]) -> tuple[int, tuple[Score
         gpu: what was read.
         findings: those about this GPU.
     """
-    losses = [*_findings(findings), *_wear(gpu)]
-    losses.sort(key=lambda loss: -loss.points)
-    return max(0, 100 - sum(loss.points for loss in losses)), tuple(losses[:_MAX_LOSSES])
+    losses = sorted([*_findings(findings), *_wear(gpu)], key=lambda loss: -loss.points)
+    named = tuple(losses[:_MAX_LOSSES])
+    # A point that has no room for its reason is not taken.
+    return max(0, 100 - sum(loss.points for loss in named)), named
 
 
 def _findings(findings: Sequence[Finding]) -> Iterator[ScoreLoss]:

@@ -4,16 +4,20 @@ The probes have a port because the kubelet must be answered before there is a ce
 under mutual TLS. It tells whether the agent lives and is ready, and nothing else.
 """
 
+import asyncio
 import socket
 from collections.abc import Coroutine
 
 from aiohttp import web
 
-from gpudiag_agent import listening
+from gpudiag_agent import listening, patience
 from gpudiag_agent.clock import Clock
 from gpudiag_agent.options import Options
 from gpudiag_agent.tls.certificates import Certificates
-from gpudiag_agent.tls.listener import Listener
+from gpudiag_agent.tls.listener import MOST_CONNECTIONS, Listener
+
+_MOST_PROBES = 16
+"""Connections to the port for probes; kubelets of all versions have one or two."""
 
 
 class Serving:
@@ -33,6 +37,7 @@ class Serving:
             self.certificates = Certificates(options.tls_cert_dir, mutual=mutual, clock=clock)
         self.listener: Listener | None = None
         self._health: web.AppRunner | None = None
+        self._plain: list[asyncio.Server] = []
 
     def unready(self) -> str | None:
         """Why nobody can be answered; None: they can."""
@@ -52,17 +57,17 @@ class Serving:
             ListenError: that port cannot be had.
         """
         if self._options.health_port:
-            self._health = web.AppRunner(probes, access_log=None, keepalive_timeout=10)
+            self._health = web.AppRunner(probes, access_log=None, keepalive_timeout=10, **patience.NO_BODIES)
             await self._health.setup()
-            await web.SockSite(self._health, self._health_socket()).start()
+            await self._serve(self._health, self._health_socket(), most=_MOST_PROBES)
         if (certificates := self.certificates) is None:
-            await web.SockSite(runner, sock).start()
+            await self._serve(runner, sock, most=MOST_CONNECTIONS)
             return []
         server = runner.server
         assert server is not None, "the runner is set up"
         self.listener = Listener(
             sock,
-            protocols=server,
+            protocols=lambda: patience.Guard(server()),
             connections=lambda: server.connections,
             context=lambda: certificates.context,
             clock=self._clock,
@@ -70,9 +75,17 @@ class Serving:
         return [self.listener.run(), certificates.watch()]
 
     async def close(self) -> None:
-        """Answer no probe any more."""
+        """Take no plain connection any more, and answer no probe."""
+        for server in self._plain:
+            server.close()
         if self._health is not None:
             await self._health.cleanup()
+
+    async def _serve(self, runner: web.AppRunner, sock: socket.socket, *, most: int) -> None:
+        """In plain HTTP."""
+        assert runner.server is not None, "the runner is set up"
+        protocols = patience.guarded(runner.server, most=most)
+        self._plain.append(await asyncio.get_running_loop().create_server(protocols, sock=sock))
 
     def _health_socket(self) -> socket.socket:
         host, port = self._options.host, self._options.health_port

@@ -17,9 +17,12 @@ from gpudiag_agent.assess import Assessor
 from gpudiag_agent.attribution import http2, pod_resources
 from gpudiag_agent.attribution.protobuf import MalformedError
 from gpudiag_agent.checks.counters import Counters
+from gpudiag_agent.checks.infiniband.baseline import PortBaseline
 from gpudiag_agent.checks.nvlink.baseline import LinkBaseline
 from gpudiag_agent.checks.registry import all_checks
 from gpudiag_agent.checks.xid.ledger import XIDLedger
+from gpudiag_agent.host.facts import HostFacts, Port
+from gpudiag_agent.inventory import Inventory
 from gpudiag_agent.kernel_log.boot import Boot
 from gpudiag_agent.kernel_log.decode import Decoder
 from gpudiag_agent.kernel_log.intake import Intake
@@ -27,11 +30,12 @@ from gpudiag_agent.kernel_log.journal import ExportParser
 from gpudiag_agent.kernel_log.memory import KernelLogMemory
 from gpudiag_agent.kernel_log.record import Record, parse
 from gpudiag_agent.kernel_log.scan import scan
-from gpudiag_agent.sample import GPUSample, NVLinkSample, Sample
+from gpudiag_agent.sample import GPUSample, NVLinkSample, Sample, SourceFault
 from gpudiag_agent.server import query
 from gpudiag_agent.server.problems import ProblemError
 from gpudiag_agent.simulated import scenario
 from gpudiag_api import wire
+from gpudiag_api.vocabulary import Capability
 from gpudiag_api.wire import AgentInfo
 
 _BOOT = Boot("11111111-2222-3333-4444-555555555555", 1_800_000_000.0)
@@ -120,12 +124,16 @@ def query_parameters(data: bytes) -> None:
 
 def state_file(data: bytes) -> None:
     """What the agent kept of an earlier life, part by part: refused, or an agent that can live with it."""
-    counters, links = Counters(_BOOT.id), LinkBaseline(_BOOT.id)
-    checks = all_checks(10.0, counters=counters, links=links)
+    counters, links, ports = Counters(_BOOT.id), LinkBaseline(_BOOT.id), PortBaseline()
+    checks = all_checks(10.0, counters=counters, links=links, ports=ports)
     assessor = Assessor(agent=AgentInfo(version="1", node_name="n", boot_id=_BOOT.id), checks=checks)
     intake, decoder = _intake(), Decoder(_BOOT)
+    inventory = assessor.inventory
     log = KernelLogMemory(intake=intake, decoder=decoder, history=assessor.ledger, now=lambda: _NOW)
-    parts = {"counters": counters.load, "nvlinks": links.load, "kernel-log": log.load}
+    parts = {
+        "counters": counters.load, "nvlinks": links.load, "infiniband": ports.load, "inventory": inventory.load,
+        "kernel-log": log.load,
+    }  # fmt: skip
     XIDLedger(_BOOT.id).load(data, now=_NOW)
     # Of the store whatever is raised there means "not understood": what must hold is that nothing else follows.
     with contextlib.suppress(ValueError, RecursionError):
@@ -135,7 +143,14 @@ def state_file(data: bytes) -> None:
                 load(document.get(name) if isinstance(document, dict) else document)
     link = NVLinkSample(link=0, active=True, remote_kind="switch", errors={"replay": 7})
     gpu = msgspec.structs.replace(_SAMPLE.gpus[0], ecc_corrected_volatile=3, nvlinks=(link,))
-    assessor.sampled(msgspec.structs.replace(_SAMPLE, gpus=(gpu,)))
+    port = Port(device="mlx5_0", port=1, pci="0000:5e:00.0", link_layer="InfiniBand", state="ACTIVE", rate_gbps=400.0)
+    host = HostFacts(taken_at=_NOW, ports=(port,))
+    blind = SourceFault(Capability.DRIVER_HUNG, "hangs")
+    for look in (Sample(taken_at=_NOW - 10, fault=blind), msgspec.structs.replace(_SAMPLE, gpus=(gpu,))):
+        assessor.sampled(look, host=host)
+        report = assessor.report(_NOW)
+        assert report is not None
+        wire.decode(wire.encode(report))
     record = parse(b"3,77,1000,-;NVRM: Xid (PCI:0000:3b:00): 62, pid=1, x")
     assert record is not None
     event = decoder.feed(record, _NOW)
@@ -144,7 +159,7 @@ def state_file(data: bytes) -> None:
     report = assessor.report(_NOW)
     assert report is not None
     wire.decode(wire.encode(report))
-    for kept in (counters.dump(), links.dump(), log.dump()):
+    for kept in (counters.dump(), links.dump(), ports.dump(), inventory.dump(), log.dump()):
         msgspec.json.encode(kept)
 
 
@@ -196,6 +211,9 @@ def _kept() -> bytes:
     counters.observe("GPU-0", {"ecc.corrected": 1}, _NOW - 60)
     counters.observe("GPU-0", {"ecc.corrected": 5}, _NOW - 50)
     links.seen("GPU-0", {0, 1})
+    ports, inventory = PortBaseline(), Inventory(_BOOT.id)
+    ports.take((Port(device="mlx5_0", port=1, pci="0000:5e:00.0", state="ACTIVE", rate_gbps=400.0),), _NOW - 60)
+    inventory.take(_SAMPLE, uuids={}, serials={})
     ledger, intake = XIDLedger(_BOOT.id), _intake()
     for number, line in enumerate(_LINES, 1):
         record = parse(f"3,{number},{number},-;{line}".encode())
@@ -203,7 +221,8 @@ def _kept() -> bytes:
         if event is not None:
             ledger.hear(event)
     log = KernelLogMemory(intake=intake, decoder=decoder, history=ledger, now=lambda: _NOW)
-    return msgspec.json.encode({"counters": counters.dump(), "nvlinks": links.dump(), "kernel-log": log.dump()})
+    parts = {"counters": counters.dump(), "nvlinks": links.dump(), "infiniband": ports.dump()}
+    return msgspec.json.encode({**parts, "inventory": inventory.dump(), "kernel-log": log.dump()})
 
 
 _LINES = (

@@ -62,6 +62,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     pods: PodDevices | None = None
     """None: nobody was asked, or nobody answered."""
+    pods_at: float | None = None
+    """Unix time of that answer."""
     pods_problem: str | None = None
     """Why the kubelet's answer is missing, in one sentence; None: it is not, or it was not asked for."""
     owners: Mapping[int, Owner] | None = None

@@ -47,6 +47,7 @@ class Attribution:
         self._interval = min(max(interval, SHORTEST), LONGEST)
         self._wanted = asyncio.Event()
         self._failures = 0
+        self._answered_at: float | None = None
         self.usage = Usage()
         """What is known now."""
         self.ready = asyncio.Event()
@@ -85,7 +86,13 @@ class Attribution:
     async def _look(self) -> None:
         pods, problem = await self._pods()
         owners, owners_problem = self._owners()
-        self.usage = Usage(pods=pods, pods_problem=problem, owners=owners, owners_problem=owners_problem)
+        self.usage = Usage(
+            pods=pods,
+            pods_at=None if pods is None else self._answered_at,
+            pods_problem=problem,
+            owners=owners,
+            owners_problem=owners_problem,
+        )
         self._on_look(self.usage)
 
     async def _pods(self) -> tuple[PodDevices | None, str | None]:
@@ -100,7 +107,7 @@ class Attribution:
             _log.exception("asking the kubelet failed")
             problem = "The agent failed to ask the kubelet; its log says how."
         else:
-            self._failures = 0
+            self._failures, self._answered_at = 0, self._clock.now()
             return found, None
         self._failures += 1
         if self.usage.pods is not None and self._failures < _PATIENCE:

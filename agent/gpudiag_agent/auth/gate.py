@@ -21,6 +21,7 @@ MOST_REVIEWS = 8
 """At once. Strangers must not make an agent, and with it a fleet, a burden to the API server."""
 MOST_PER_SECOND = 20
 
+METRICS = "/metrics"
 ALLOWED, MISSING, REFUSED, FORBIDDEN, UNAVAILABLE = "Allowed", "Missing", "Refused", "Forbidden", "Unavailable"
 RESULTS = (ALLOWED, MISSING, REFUSED, FORBIDDEN, UNAVAILABLE)
 """What becomes of requests; the label of a metric."""
@@ -31,7 +32,8 @@ class Gate:
 
     Args:
         reviewer: asked where memory does not answer.
-        allowed: service accounts, ``namespace/name``.
+        allowed: service accounts that may read everything, ``namespace/name``.
+        scrapers: those that may read ``/metrics`` alone.
         audience: of the tokens; told to those who come without one.
         clock: see there.
         count: told what became of a request, one of ``RESULTS``.
@@ -45,11 +47,13 @@ class Gate:
         allowed: Collection[str],
         audience: str,
         clock: Clock,
+        scrapers: Collection[str] = (),
         count: Callable[[str], None] = lambda _: None,
         count_review: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._reviewer = reviewer
         self._allowed = frozenset(allowed)
+        self._scrapers = frozenset(scrapers)
         self._audience = audience
         self._clock = clock
         self._count = count
@@ -59,14 +63,18 @@ class Gate:
         self._second = 0
         self._begun = 0
 
-    async def admit(self, token: str | None) -> None:
+    async def admit(self, token: str | None, path: str = "") -> None:
         """Return for a request that may be answered.
+
+        Args:
+            token: that it showed.
+            path: that it asks for.
 
         Raises:
             ProblemError: 401 without a good token, 403 for an account that may not read, 503 when nobody can say.
         """
         try:
-            await self._admit(token)
+            await self._admit(token, path)
         except ProblemError as problem:
             self._count({401: MISSING if token is None else REFUSED, 403: FORBIDDEN}.get(problem.status, UNAVAILABLE))
             raise
@@ -79,14 +87,14 @@ class Gate:
         await asyncio.gather(*self._flying.values(), return_exceptions=True)
         await self._reviewer.close()
 
-    async def _admit(self, token: str | None) -> None:
+    async def _admit(self, token: str | None, path: str) -> None:
         if token is None:
             raise self._unauthorized("no bearer token was sent")
         said = await self._said(bearer.fingerprint(token), token)
         if not said.account:
             raise self._unauthorized("the token is wrong, has expired, or is meant for another audience")
-        if said.account not in self._allowed:
-            detail = f"{said.account[:128]} may not read this agent; --allowed-service-accounts lists who may"
+        if said.account not in self._allowed and not (path == METRICS and said.account in self._scrapers):
+            detail = f"{said.account[:128]} may not read this; --allowed-service-accounts lists who may"
             raise ProblemError(403, "Forbidden", detail)
 
     async def _said(self, key: bytes, token: str) -> Said:
@@ -127,7 +135,7 @@ class Gate:
             _log.warning("a token could not be reviewed", extra={"reason": str(error)})
             raise
         monotonic = self._clock.monotonic()
-        if account in self._allowed:
+        if account in self._allowed or account in self._scrapers:
             self._count_review(ALLOWED)
             return self._remembered.allow(key, account, expires_at=bearer.expiry(token), monotonic=monotonic)
         self._count_review(REFUSED)

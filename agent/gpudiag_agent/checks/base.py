@@ -6,6 +6,7 @@ and says what is wrong right now. A problem that is no longer given is cleared: 
 """
 
 from collections.abc import Iterable, Mapping
+from enum import Flag, auto
 from typing import Protocol
 
 import msgspec
@@ -128,10 +129,32 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 1
 
 
+class Witness(Flag):
+    """Sources of what is judged. One that is silent leaves the checks that need it blind, and no others."""
+
+    LOOK = auto()
+    """A look at the GPUs came to its end, whatever it gave."""
+    NVML = auto()
+    """The driver answered."""
+    KERNEL_LOG = auto()
+    PCI_BUS = auto()
+    PORTS = auto()
+    """InfiniBand and RoCE, from sysfs."""
+    MODULES = auto()
+    """Of the kernel."""
+    DAEMONS = auto()
+    """Services among the node's processes."""
+    PROCESSES = auto()
+    """Those on the GPUs, as the node's kernel describes them."""
+    KUBELET = auto()
+
+
 class Check(Protocol):
     """One check. A new one is a folder with this interface and one line in the registry."""
 
     name: Name
+    needs: Witness
+    """Those without whom a Warning or a Critical fault could go unseen; not those who only say the same again."""
 
     def observe(self, sample: Sample) -> None:
         """Take a finished sample into memory. Never called twice for one sample."""

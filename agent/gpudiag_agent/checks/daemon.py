@@ -22,19 +22,22 @@ class DaemonWatch:
     def __init__(self, name: str) -> None:
         self._name = name
         self._who: tuple[int, int] | None = None
+        self._task: object = None
+        """What the process that runs was first seen with."""
         self._starts: deque[float] = deque(maxlen=2 * RESTARTS)
         self.seen = False
         """Whether it has run outside a pod: then it is a service of the node."""
         self.absent_since: float | None = None
         """Unix time since when it is needed and does not run; None: it does, or nobody could tell."""
 
-    def observe(self, host: HostFacts, at: float, *, needed: bool) -> None:
+    def observe(self, host: HostFacts, at: float, *, needed: bool, task: object = None) -> None:
         """Take what the host showed at that Unix time.
 
         Args:
             host: with the daemons that run.
             at: when.
             needed: whether it has anything to do: it starts after the driver, and may start after its configuration.
+            task: what it is configured for; a start for another task than the one before is no restart.
         """
         if host.daemons is None:
             self.absent_since = None
@@ -44,15 +47,18 @@ class DaemonWatch:
             self.absent_since = (self.absent_since or at) if needed else None
             return
         self.absent_since = None
-        self._started(daemon, at)
+        self._started(daemon, at, task)
 
-    def _started(self, daemon: Daemon, at: float) -> None:
-        if daemon.in_pod:
-            return
+    def _started(self, daemon: Daemon, at: float, task: object) -> None:
         who = (daemon.pid, daemon.started)
-        if self.seen and who != self._who:
+        if daemon.in_pod or who == self._who:
+            return
+        if task != self._task:
+            self._starts.clear()
+        elif self.seen:
             self._starts.append(at)
-        self.seen, self._who = True, who
+        # The task at its start: a configuration is written first, and the process that runs is ended after that.
+        self.seen, self._who, self._task = True, who, task
 
     def missing(self, host: HostFacts, now: float) -> bool:
         """Whether it is away for longer than a restart or a boot takes."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -54,7 +55,9 @@ async def _look(options: command_line.Options) -> Report:
 
 def _written(report: Report, output: str) -> str:
     if output == "table":
-        return f"{table.render(report)}\n"
+        # Whoever pipes has no width, and gets every sentence on a line of its own.
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        return f"{table.render(report, width)}\n"
     document = wire.encode(report)
     if output == "json":
         return msgspec.json.format(document, indent=2).decode() + "\n"

@@ -1,31 +1,39 @@
 """A report as text that a person reads in ten seconds: verdict, GPUs, findings, what could not be seen. Pure."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
-from gpudiag_api.vocabulary import Action, Health, Severity
+from gpudiag_api.vocabulary import Action, Check, Health, Severity
 from gpudiag_api.wire import GPU, CapabilityGap, Finding, Report
 
-_WRAP = 100
-"""Longest sentence in a table; the rest is in ``--output json``."""
 _MAX_FINDINGS = 40
+_NARROW = 40
+"""Columns of a terminal that must be left for a sentence; else it stands below its row."""
+_INDENT = 4
 
 
-def render(report: Report) -> str:
-    """The report as text, without a newline at the end."""
-    parts = [_printable(verdict(report))]
-    if report.gpus:
-        parts.append(_columns(_GPU_HEAD, [_gpu_row(gpu) for gpu in report.gpus]))
+def render(report: Report, width: int | None = None) -> str:
+    """The report as text, without a newline at the end.
+
+    Args:
+        report: what to show.
+        width: of the terminal, in columns, into which sentences are folded; None: every sentence on one line.
+    """
+    parts = [_folded(_printable(verdict(report)), width)]
+    rows = [*map(_gpu_row, report.gpus), *_unlisted(report)]
+    if rows:
+        parts.append(_columns(_GPU_HEAD, rows))
     loud = [finding for finding in report.findings if finding.severity is not Severity.INFO]
     quiet = [finding for finding in report.findings if finding.severity is Severity.INFO]
     if report.findings:
         shown = [*loud, *quiet][:_MAX_FINDINGS]
-        parts.append(_columns(_FINDING_HEAD, [_finding_row(finding) for finding in shown]))
+        parts.append(_columns(_FINDING_HEAD, [_finding_row(finding) for finding in shown], width))
         left = len(report.findings) - len(shown)
         if left:
             parts[-1] += f"\n… and {left} more: --output json has all of them"
-    told = [gap for gap in report.capabilities if gap.message not in parts[0]]
+    told = [gap for gap in report.capabilities if gap.message not in verdict(report)]
     if told:
-        parts.append("\n".join(_gap(gap) for gap in told))
+        parts.append("\n".join(_folded(_gap(gap), width) for gap in told))
     return "\n\n".join(parts)
 
 
@@ -47,8 +55,11 @@ def verdict(report: Report) -> str:
     return f"{name}: {report.health}. {worst.message.rstrip('.')}{others}.{following}"
 
 
+_GAP = "   "
 _GPU_HEAD = ("GPU", "HEALTH", "SCORE", "MODEL", "PCI", "TEMP", "POWER", "UTIL", "MEMORY")
-_FINDING_HEAD = ("SEVERITY", "CHECK", "REASON", "WHAT", "BLAME", "ACTION")
+_FINDING_HEAD = ("SEVERITY", "CHECK", "REASON", "BLAME", "ACTION", "WHAT")
+_OF_OTHERS = frozenset({Check.SXID, Check.INFINIBAND})
+"""Checks whose findings are about a device that is no GPU."""
 
 
 def _gpu_row(gpu: GPU) -> tuple[str, ...]:
@@ -66,6 +77,18 @@ def _gpu_row(gpu: GPU) -> tuple[str, ...]:
     )
 
 
+def _unlisted(report: Report) -> list[tuple[str, ...]]:
+    """Rows of GPUs that only the kernel log or the PCI bus knows: NVML does not list them, so the report cannot."""
+    listed = {gpu.pci for gpu in report.gpus}
+    found: dict[str, list[Health]] = {}
+    for finding in report.findings:
+        pci = finding.subject.pci
+        if pci and pci not in listed and finding.check not in _OF_OTHERS:
+            found.setdefault(pci, [Health.UNKNOWN]).append(finding.severity.health)
+    blank = ("-",) * (len(_GPU_HEAD) - 5)
+    return [("-", str(Health.worst(parts)), "-", "-", pci, *blank) for pci, parts in sorted(found.items())]
+
+
 def _memory(gpu: GPU) -> str:
     used, total = gpu.measurements.memory_used_bytes, gpu.memory_bytes
     return "-" if total is None else f"{_or_dash(_gib(used))}/{_or_dash(_gib(total))} GiB"
@@ -80,14 +103,13 @@ def _or_dash(value: float | None, unit: str = "") -> str:
 
 
 def _finding_row(finding: Finding) -> tuple[str, ...]:
-    message = finding.message if len(finding.message) <= _WRAP else f"{finding.message[: _WRAP - 1]}…"
     return (
         str(finding.severity),
         finding.check,
         finding.reason,
-        message,
         str(finding.blame),
         str(finding.action),
+        finding.message,
     )
 
 
@@ -95,12 +117,31 @@ def _gap(gap: CapabilityGap) -> str:
     return _printable(f"Not seen ({gap.reason}): {gap.message}")
 
 
-def _columns(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _columns(head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None) -> str:
+    """Cells below each other; with a width the last are folded: under their heading, or under their row."""
     table = [tuple(head), *(tuple(_printable(cell) for cell in row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
-    return "\n".join(
-        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
-    )
+    if width is None:
+        return "\n".join(_joined(row, widths) for row in table)
+    left = sum(widths[:-1]) + len(_GAP) * (len(head) - 1)
+    if width - left >= min(_NARROW, widths[-1]):
+        return "\n".join(_folded(_joined(row, widths), width, left) for row in table)
+    below = (f"{' ' * _INDENT}{row[-1]}" for row in table)
+    rows_and_below = zip((_joined(row[:-1], widths[:-1]) for row in table), below, strict=True)
+    return "\n".join(f"{row}\n{_folded(last, width, _INDENT)}" for row, last in rows_and_below)
+
+
+def _joined(row: Sequence[str], widths: Sequence[int]) -> str:
+    return _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _folded(line: str, width: int | None, indent: int = 0) -> str:
+    """A line in lines of that width. What stands before ``indent`` is left as it is."""
+    if width is None or len(line) <= width:
+        return line
+    room = max(width - indent, 1)
+    words = textwrap.wrap(line[indent:], room, break_on_hyphens=False)
+    return "\n".join(f"{line[:indent] if not number else ' ' * indent}{part}" for number, part in enumerate(words))
 
 
 def _printable(text: str) -> str:

@@ -100,6 +100,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Those that run, by :data:`FABRIC_MANAGER` and :data:`IMEX`; None: the node's processes cannot be seen."""
     imex_nodes: int | None = None
     """Nodes of the IMEX domain that this node is configured for; None: could not tell."""
+    imex_written: int | None = None
+    """When that configuration was last written or replaced, in nanoseconds (``st_ctime_ns``); None: there is none."""
     uptime_seconds: float | None = None
     allocatable_gpus: int | None = None
     """Whole GPUs that the kubelet would hand out at that moment; None: not asked, or no answer."""

@@ -35,6 +35,14 @@ def number(path: Path) -> int | None:
     return int(text) if text.isascii() and text.removeprefix("-").isdigit() else None
 
 
+def written(path: Path) -> int | None:
+    """When a file was last written, renamed or made, in nanoseconds since 1970; None: it cannot be told."""
+    try:
+        return path.stat().st_ctime_ns
+    except (OSError, ValueError):
+        return None
+
+
 def names(folder: Path, limit: int) -> list[str] | None:
     """What is in a folder, sorted, at most ``limit`` of it; None: it cannot be read."""
     try:

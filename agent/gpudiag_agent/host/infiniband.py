@@ -28,9 +28,12 @@ _RATE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?) Gb/sec", re.ASCII)
 _STATE = re.compile(r"\d{1,3}: (\w{1,32})", re.ASCII)
 
 
-def ports(root: Path = DEFAULT_ROOT) -> tuple[Port, ...]:
-    """Every port; none where the kernel knows no adapter."""
-    return tuple(port for device in files.names(root, _MAX_DEVICES) or () for port in _of(root / device))
+def ports(root: Path = DEFAULT_ROOT) -> tuple[Port, ...] | None:
+    """Every port; none where the kernel knows no adapter; None: there is no sysfs that could say so."""
+    devices = files.names(root, _MAX_DEVICES)
+    if devices is None and files.names(root.parent, 1) is None:
+        return None
+    return tuple(port for device in devices or () for port in _of(root / device))
 
 
 def _of(folder: Path) -> Iterator[Port]:

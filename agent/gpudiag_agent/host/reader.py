@@ -39,7 +39,7 @@ class HostReader:
     def scan(self) -> HostFacts:
         """Look once. Files only; one that hangs in the kernel hangs this call: see :class:`HostWatch`."""
         devices, nvswitches = pci_bus.scan(self._pci)
-        imex_nodes = self._imex_nodes()
+        imex_nodes, imex_written = self._imex()
         wanted = [name for name, needed in ((FABRIC_MANAGER, nvswitches), (IMEX, imex_nodes)) if needed]
         return HostFacts(
             taken_at=self._clock.now(),
@@ -50,11 +50,15 @@ class HostReader:
             kernel_driver=kernel.driver(self._proc),
             daemons=self._daemons.look(wanted=wanted),
             imex_nodes=imex_nodes,
+            imex_written=imex_written,
             uptime_seconds=kernel.uptime(self._proc),
         )
 
-    def _imex_nodes(self) -> int | None:
-        text = files.read(self._proc / _IMEX_NODES, _MAX_CONFIG)
+    def _imex(self) -> tuple[int | None, int | None]:
+        """How many nodes are configured, and when that was written."""
+        path = self._proc / _IMEX_NODES
+        text = files.read(path, _MAX_CONFIG)
         if text is None:
-            return None
-        return sum(1 for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+            return None, None
+        nodes = sum(1 for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+        return nodes, files.written(path)

@@ -3,8 +3,11 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+
+from gpudiag_agent.state.bounds import Moment
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _FASTEST_DRIFT = 5e-4
@@ -40,9 +43,9 @@ def monotonic_zero() -> float:
 class Drift(msgspec.Struct, frozen=True):
     """How fast CLOCK_MONOTONIC runs against the kernel log's clock, as last seen."""
 
-    rate: float = 0.0
+    rate: Annotated[float, msgspec.Meta(ge=-_FASTEST_DRIFT, le=_FASTEST_DRIFT)] = 0.0
     """Seconds gained per second."""
-    measured_at: float | None = None
+    measured_at: Moment | None = None
     """Seconds on the kernel log's clock. None: never."""
 
 

@@ -7,7 +7,7 @@ with what the records led to, and restores both, has counted each record once, w
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 MAX_GAPS = 16
 """The newest are kept; the wire carries as many."""
 
+Kind = Literal["device", "journal"]
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -87,6 +88,10 @@ class Intake:
         self._microseconds: int | None = None
         self._before: int | None = None
         """Microseconds up to which another kind of log was read already."""
+        self._kind: Kind | None = None
+        """What was read last in this life of the process."""
+        self._elsewhere = False
+        """Whether the other kind was read since this one was: its own cursor lags behind."""
         self._newest_seen: int | None = None
         self.file: FileMark | None = None
         self.gaps: deque[Gap] = deque(maxlen=MAX_GAPS)
@@ -104,6 +109,12 @@ class Intake:
         """Go on there. Before anything is read."""
         self._sequence, self._journal, self.file = position.sequence, position.journal, position.file
         self._microseconds = self._before = position.microseconds
+
+    def turn(self, kind: Kind) -> None:
+        """A log of that kind is about to be read: it goes on where one of the other kind was left, if that was read."""
+        self._elsewhere = self._kind not in {None, kind}
+        if self._elsewhere:
+            self._before = self._microseconds
 
     @property
     def journal_cursor(self) -> str | None:
@@ -125,16 +136,20 @@ class Intake:
             return
         sequence, microseconds = stamp
         self._newest_seen = sequence
+        known = self._before is not None and microseconds <= self._before
         if self._sequence is None:
-            if self._before is not None and microseconds <= self._before:
+            if known:
                 return  # Read in the journal already.
         elif sequence <= self._sequence:
+            return
+        elif known and self._elsewhere:
+            self._sequence = sequence
             return
         elif sequence > self._sequence + 1:
             self._gap(after=self._sequence, before=sequence, lost=sequence - self._sequence - 1)
         if may_matter(raw):
             self._deliver(kmsg.parse(raw, plain=False))
-        self._sequence, self._microseconds = sequence, microseconds
+        self._sequence, self._microseconds, self._kind = sequence, microseconds, "device"
 
     def device_read(self) -> None:
         """The device has nothing more for now.
@@ -165,14 +180,14 @@ class Intake:
         if not entry.is_of(self.boot_id):
             return
         microseconds = entry.microseconds
-        known = self._before is not None and self._journal is None
+        known = self._before is not None and (self._journal is None or self._elsewhere)
         if known and microseconds is not None and microseconds <= (self._before or 0):
             return  # Read in /dev/kmsg already.
         if entry.missed is not None:
             self._gap(lost=entry.missed or None)
         elif may_matter(entry.fields.get(b"MESSAGE", b"")):
             self._deliver(entry.record())
-        self._journal = entry.cursor or self._journal
+        self._journal, self._kind = entry.cursor or self._journal, "journal"
         if microseconds is not None:
             self._microseconds = microseconds
 

@@ -132,7 +132,7 @@ def _address(match: re.Match[str]) -> str:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() else None
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 10 else None
 
 
 def _name(text: str | None) -> str | None:

@@ -77,6 +77,7 @@ class KernelLogReader:
         """Follow the first log that can be read until it ends; gives why each of them could not, or no longer."""
         problems = []
         if self._kmsg is not None:
+            self._intake.turn("device")
             try:
                 await self._follow(self._kmsg, Lines)
             except OSError as error:
@@ -84,6 +85,7 @@ class KernelLogReader:
             else:
                 return []
         if self._journal is not None:
+            self._intake.turn("journal")
             try:
                 await self._follow_journal(self._journal)
             except OSError as error:

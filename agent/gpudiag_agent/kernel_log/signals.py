@@ -9,13 +9,14 @@ from collections.abc import Callable
 
 import msgspec
 
+from gpudiag_agent.state.bounds import Word
 from gpudiag_api import pci
 
 
 class AdapterInitLine(msgspec.Struct, frozen=True, tag=True):
     """``RmInitAdapter failed! (0x24:0xffff:1568)``, then ``rm_init_adapter failed, device minor number 0``."""
 
-    pci: str
+    pci: Word
     status: str = ""
     """The driver's three numbers; empty on the second of the two lines."""
 
@@ -33,7 +34,7 @@ class MismatchLine(msgspec.Struct, frozen=True, tag=True):
 class RateLimitLine(msgspec.Struct, frozen=True, tag=True):
     """``Rate limiting GSP RPC error prints``: so many that most are no longer said."""
 
-    pci: str
+    pci: Word
 
 
 class NotProbedLine(msgspec.Struct, frozen=True, tag=True):

@@ -3,7 +3,15 @@
 The codes are ``nvmlReturn_t`` of nvml.h. 3 and 13 mean that the GPU or the driver lacks the feature, 22 that a virtual
 GPU has no ECC, 25 that this driver does not know this version of the struct, 26 that it has dropped the feature: all
 of them give None. pynvml raises 13 for a symbol that the library lacks. Every other code is kept as a ``CallError`` of
-the GPU that was asked.
+the GPU that was asked: no data must never look like good data.
+
+There are three ways to ask, by what a failure means:
+
+| ask for | a failure | for what |
+|---|---|---|
+| ``call(…)`` | an error of the GPU | what every driver answers, or says that there is none of it |
+| ``call.detail(…)`` | unread: what it feeds cannot be judged | what drivers refuse for reasons of their own as well |
+| ``call.inventory(…)`` | the value is unknown | what people read and no check does |
 """
 
 from collections.abc import Callable, Collection
@@ -19,6 +27,7 @@ NO_PERMISSION = 4
 NOT_FOUND = 6
 DRIVER_NOT_LOADED = 9
 TIMEOUT = 10
+INSUFFICIENT_POWER = 8
 LIBRARY_NOT_FOUND = 12
 FUNCTION_NOT_FOUND = 13
 CORRUPTED_INFOROM = 14
@@ -32,7 +41,11 @@ UNSUPPORTED = frozenset(
 )
 
 ABOUT_THE_GPU = frozenset({NVML_ERROR_GPU_IS_LOST, NVML_ERROR_RESET_REQUIRED})
-"""Codes that another way to ask will not change, and that count whatever was asked."""
+"""Codes that another way to ask will not change."""
+TELLING = ABOUT_THE_GPU | {INSUFFICIENT_POWER, CORRUPTED_INFOROM}
+"""Codes that say what is wrong with the GPU whatever was asked."""
+NOT_THIS_DRIVER = UNSUPPORTED | {INVALID_ARGUMENT}
+"""A driver older than what it is asked for calls that an invalid argument."""
 
 _NAMES: dict[int, str] = {
     value: name for name, value in vars(pynvml).items() if name.startswith("NVML_ERROR_") and isinstance(value, int)
@@ -62,16 +75,26 @@ def attempt(name: str, *arguments: Any) -> tuple[Any, int]:
         return error.object.decode(errors="replace"), 0
 
 
+def _error(name: str, code: int) -> CallError:
+    return CallError(call=name, code=code, name=error_name(code))
+
+
 class Caller:
     """Calls on behalf of one GPU and collects the errors."""
 
     def __init__(self) -> None:
         self._errors: dict[tuple[str, int], CallError] = {}
+        self._unread: dict[tuple[str, int], CallError] = {}
 
     @property
     def errors(self) -> tuple[CallError, ...]:
         """What failed, in order, one for each function and code."""
         return tuple(self._errors.values())
+
+    @property
+    def unread(self) -> tuple[CallError, ...]:
+        """Details that were not told, in the same form."""
+        return tuple(self._unread.values())
 
     def __call__(self, name: str, *arguments: Any, tolerate: Collection[int] = ()) -> Any | None:
         """The value of a call, None where it is unsupported or failed.
@@ -87,22 +110,28 @@ class Caller:
         return value
 
     def detail(self, name: str, *arguments: Any) -> Any | None:
-        """The value of a call that drivers may refuse for many reasons, none of which says that the GPU is ill.
-
-        Only a GPU that is lost or wants a reset is an error here: an odd answer about a detail is no alarm.
-        """
+        """The value of a call that drivers may refuse for many reasons, none of which says that the GPU is ill."""
         value, code = attempt(name, *arguments)
-        self.weigh(name, code)
+        self.answered(name, code)
         return value
 
-    def weigh(self, name: str, code: int) -> None:
-        """Keep the code of such a call where it is about the GPU as a whole."""
-        if code in ABOUT_THE_GPU:
+    def inventory(self, name: str, *arguments: Any) -> Any | None:
+        """The value of a call that no check needs: where it fails, that is unknown and nothing else."""
+        value, code = attempt(name, *arguments)
+        if code in TELLING:
             self.failed(name, code)
+        return value
+
+    def answered(self, name: str, code: int) -> None:
+        """Keep the code of a detail: one that is telling is an error, one that leaves it untold makes it unread."""
+        if code in TELLING:
+            self.failed(name, code)
+        elif code and code not in NOT_THIS_DRIVER:
+            self._unread.setdefault((name, code), _error(name, code))
 
     def failed(self, name: str, code: int) -> None:
         """Keep an error of the GPU."""
-        self._errors.setdefault((name, code), CallError(call=name, code=code, name=error_name(code)))
+        self._errors.setdefault((name, code), _error(name, code))
 
     def first(self, *calls: tuple[Any, ...]) -> Any | None:
         """The value of the first call that answers, newest function first.

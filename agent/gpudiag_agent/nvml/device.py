@@ -14,7 +14,7 @@ from gpudiag_agent.sample import GPUSample
 
 
 def read_device(index: int, *, full: bool = True) -> GPUSample:
-    """Read one GPU. Never raises: what fails is in ``errors``, what is unsupported is None.
+    """Read one GPU. Never raises: what fails is in ``errors`` and ``unread``, what is unsupported is None.
 
     Args:
         index: NVML's.
@@ -41,4 +41,4 @@ def read_device(index: int, *, full: bool = True) -> GPUSample:
         "fabric": read_fabric(call, handle),
         "processes": read_processes(call, handle),
     }
-    return GPUSample(index=index, **found, errors=call.errors)
+    return GPUSample(index=index, **found, errors=call.errors, unread=call.unread)

@@ -29,7 +29,7 @@ def read_fabric(call: Caller, handle: Any) -> FabricSample | None:
         _, code = attempt(function, handle, byref(info))
         if not code:
             return _told(info)
-        call.weigh(function, code)
+        call.answered(function, code)
         if code in ABOUT_THE_GPU or code == NOT_SUPPORTED:
             # The function and the struct are known, and the GPU has no fabric: no other form will tell more.
             return None

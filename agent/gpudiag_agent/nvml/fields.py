@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpudiag_agent.nvml import values
-from gpudiag_agent.nvml.call import ABOUT_THE_GPU, INVALID_ARGUMENT, UNSUPPORTED, Caller
+from gpudiag_agent.nvml.call import ABOUT_THE_GPU, INVALID_ARGUMENT, Caller
 from gpudiag_agent.sample import ThrottleTimes
 
 RETIRED_SINGLE_BIT, RETIRED_DOUBLE_BIT, RETIRED_PENDING = 29, 30, 31
@@ -34,11 +34,13 @@ PCIE_ERRORS = {
 _THROTTLE_TIMES = ((269, 270, 271), (251, 252, 253))
 """Software thermal, hardware thermal, power brake: today's numbers, then those of go-nvml v0.13.0-1. What stands at the
 others' place is power smoothing, which is no 64-bit counter: the type tells them apart."""
+_RENUMBERED = frozenset(field for numbering in _THROTTLE_TIMES for field in numbering)
+"""A failure may be that of the other meaning. The clock event reasons are their witness as well."""
 
-_JUDGED = (MEMORY_TEMPERATURE, SLOWDOWN_MARGIN, RECOVERY_ACTION)
-"""Fields whose failure is one of the GPU; the rest is not worth an alarm where a driver answers in an odd way."""
 _DEVICE = (
-    *_JUDGED,
+    MEMORY_TEMPERATURE,
+    SLOWDOWN_MARGIN,
+    RECOVERY_ACTION,
     RETIRED_SINGLE_BIT,
     RETIRED_DOUBLE_BIT,
     RETIRED_PENDING,
@@ -46,14 +48,12 @@ _DEVICE = (
     *PCIE_ERRORS,
     C2C_LINKS,
     BANK_REMAP_PENDING,
-    *(field for numbering in _THROTTLE_TIMES for field in numbering),
+    *_RENUMBERED,
 )
 
 _COUNTER = 3
 _MEMBER_BY_TYPE = {1: "uiVal", 2: "ulVal", _COUNTER: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
 """``nvmlValueType_t`` of nvml.h; 0 is a double, which none of these fields is."""
-_NOT_THIS_DRIVER = UNSUPPORTED | {INVALID_ARGUMENT}
-"""A driver older than the field calls its id an invalid argument."""
 
 Key = tuple[int, int]
 """A field and its scope: the number of a link, 0 for the whole GPU."""
@@ -102,10 +102,16 @@ def read_fields(call: Caller, handle: Any, wanted: Sequence[Key]) -> Fields:
     for key, answer in zip(wanted, answers or (), strict=False):
         code = int(answer.nvmlReturn)
         if code:
-            if code in ABOUT_THE_GPU or (key[0] in _JUDGED and code not in _NOT_THIS_DRIVER):
-                call.failed("nvmlDeviceGetFieldValues", code)
+            _unanswered(call, key[0], code)
             continue
         member = _MEMBER_BY_TYPE.get(answer.valueType)
         if answer.fieldId == key[0] and member is not None:
             found[key] = int(getattr(answer.value, member)), answer.valueType
     return Fields(found)
+
+
+def _unanswered(call: Caller, field: int, code: int) -> None:
+    if code in ABOUT_THE_GPU:
+        call.failed("nvmlDeviceGetFieldValues", code)
+    elif field not in _RENUMBERED:
+        call.answered(f"nvmlDeviceGetFieldValues({field})", code)

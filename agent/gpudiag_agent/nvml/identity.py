@@ -5,7 +5,7 @@ from typing import Any
 import pynvml
 
 from gpudiag_agent.nvml import values
-from gpudiag_agent.nvml.call import CORRUPTED_INFOROM, INVALID_ARGUMENT, Caller, attempt
+from gpudiag_agent.nvml.call import CORRUPTED_INFOROM, Caller, attempt
 
 _SHUTDOWN, _SLOWDOWN, _MEMORY_MAX, _GPU_MAX = 0, 1, 2, 3
 _SM_CLOCK = 1
@@ -28,8 +28,8 @@ def read_identity(call: Caller, handle: Any) -> dict[str, Any]:
     return {
         "uuid": values.uuid(call("nvmlDeviceGetUUID", handle)),
         "pci": values.pci(call("nvmlDeviceGetPciInfo", handle)),
-        "model": values.text(call("nvmlDeviceGetName", handle)),
-        "serial": values.word(call("nvmlDeviceGetSerial", handle)),
+        "model": values.text(call.inventory("nvmlDeviceGetName", handle)),
+        "serial": values.word(call.inventory("nvmlDeviceGetSerial", handle)),
         "memory_total_bytes": total,
         "memory_used_bytes": values.size_bytes(memory.used) if memory is not None and total else None,
     }
@@ -37,7 +37,7 @@ def read_identity(call: Caller, handle: Any) -> dict[str, Any]:
 
 def read_lasting(call: Caller, handle: Any) -> dict[str, Any]:
     """What does not change between two looks, or is too slow for each: ``lasting`` keeps it."""
-    gsp = call.detail("nvmlDeviceGetGspFirmwareMode", handle) or (None, None)
+    gsp = call.inventory("nvmlDeviceGetGspFirmwareMode", handle) or (None, None)
     default_limit = call.detail("nvmlDeviceGetPowerManagementDefaultLimit", handle)
     return {
         "temperature_shutdown_celsius": _threshold(call, handle, _SHUTDOWN),
@@ -45,36 +45,37 @@ def read_lasting(call: Caller, handle: Any) -> dict[str, Any]:
         "temperature_max_celsius": _threshold(call, handle, _GPU_MAX),
         "memory_temperature_max_celsius": _threshold(call, handle, _MEMORY_MAX),
         "power_default_limit_milliwatts": values.setting(default_limit, values.MAX_MILLIWATTS),
-        "sm_clock_max_mhz": _clock(call, "nvmlDeviceGetMaxClockInfo", handle),
-        "application_clock_default_mhz": _clock(call, "nvmlDeviceGetDefaultApplicationsClock", handle),
+        "sm_clock_max_mhz": values.setting(
+            call.inventory("nvmlDeviceGetMaxClockInfo", handle, _SM_CLOCK), values.MAX_MHZ
+        ),
+        "application_clock_default_mhz": values.setting(
+            call.detail("nvmlDeviceGetDefaultApplicationsClock", handle, _SM_CLOCK), values.MAX_MHZ
+        ),
         "inforom_valid": _inforom(call, handle),
-        "vbios_version": values.word(call.detail("nvmlDeviceGetVbiosVersion", handle)),
+        "vbios_version": values.word(call.inventory("nvmlDeviceGetVbiosVersion", handle)),
         "gsp_enabled": values.flag(gsp[0]),
         "gsp_default": values.flag(gsp[1]),
-        "gsp_version": values.word(call.detail("nvmlDeviceGetGspFirmwareVersion", handle)),
-        "architecture": values.within(call.detail("nvmlDeviceGetArchitecture", handle), 1, _MAX_ARCHITECTURE),
+        "gsp_version": values.word(call.inventory("nvmlDeviceGetGspFirmwareVersion", handle)),
+        "architecture": values.within(call.inventory("nvmlDeviceGetArchitecture", handle), 1, _MAX_ARCHITECTURE),
         "numa_node": _numa_node(call, handle),
     }
 
 
 def _threshold(call: Caller, handle: Any, kind: int) -> int | None:
-    # INVALID_ARGUMENT: a kind of limit that this driver does not know yet, or (Blackwell) no longer.
-    found = call("nvmlDeviceGetTemperatureThreshold", handle, kind, tolerate=(INVALID_ARGUMENT,))
-    return values.limit_celsius(found)
-
-
-def _clock(call: Caller, function: str, handle: Any) -> int | None:
-    return values.setting(call.detail(function, handle, _SM_CLOCK), values.MAX_MHZ)
+    # A detail: there are kinds of limit that this driver does not know yet, or (Blackwell) no longer.
+    return values.limit_celsius(call.detail("nvmlDeviceGetTemperatureThreshold", handle, kind))
 
 
 def _inforom(call: Caller, handle: Any) -> bool | None:
     _, code = attempt("nvmlDeviceValidateInforom", handle)
-    call.weigh("nvmlDeviceValidateInforom", code)
-    return code == 0 if code in (0, CORRUPTED_INFOROM) else None
+    if code in (0, CORRUPTED_INFOROM):
+        return code == 0
+    call.answered("nvmlDeviceValidateInforom", code)
+    return None
 
 
 def _numa_node(call: Caller, handle: Any) -> int | None:
     """The lowest node of the set, which has one node on every machine but odd ones."""
-    found = call.detail("nvmlDeviceGetMemoryAffinity", handle, _NUMA_NODES // _WORD_BITS, _NEAREST)
+    found = call.inventory("nvmlDeviceGetMemoryAffinity", handle, _NUMA_NODES // _WORD_BITS, _NEAREST)
     mask = sum(int(word) << (_WORD_BITS * place) for place, word in enumerate(found or ()))
     return (mask & -mask).bit_length() - 1 if mask else None

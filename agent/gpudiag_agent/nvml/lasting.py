@@ -3,15 +3,19 @@
 The InfoROM takes long to validate, a VBIOS does not change under a running driver. So a full look is taken at first,
 every ten minutes, and after anything that may have changed a board or the driver; what it read completes the quick
 looks between, GPU by GPU. Another GPU at the same place starts with nothing.
+
+A read that failed lasts as well, or the quick looks would seem to have read it. One that had not failed before is tried
+again with the next look, so that a single failure is over by then, and every minute for as long as it fails.
 """
 
 from collections.abc import Callable
 
 import msgspec
 
-from gpudiag_agent.sample import GPUSample, NVLinkSample, Sample
+from gpudiag_agent.sample import CallError, GPUSample, NVLinkSample, Sample
 
 PERIOD_SECONDS = 600.0
+FAILING_SECONDS = 60.0
 _VALUES = (
     "temperature_shutdown_celsius",
     "temperature_slowdown_celsius",
@@ -28,6 +32,24 @@ _VALUES = (
     "architecture",
     "numa_node",
 )
+CALLS = frozenset({
+    "nvmlDeviceGetArchitecture",
+    "nvmlDeviceGetDefaultApplicationsClock",
+    "nvmlDeviceGetGspFirmwareMode",
+    "nvmlDeviceGetGspFirmwareVersion",
+    "nvmlDeviceGetMaxClockInfo",
+    "nvmlDeviceGetMaxPcieLinkGeneration",
+    "nvmlDeviceGetMaxPcieLinkWidth",
+    "nvmlDeviceGetMemoryAffinity",
+    "nvmlDeviceGetNvLinkRemoteDeviceType",
+    "nvmlDeviceGetNvLinkRemotePciInfo",
+    "nvmlDeviceGetNvLinkVersion",
+    "nvmlDeviceGetPowerManagementDefaultLimit",
+    "nvmlDeviceGetTemperatureThreshold",
+    "nvmlDeviceGetVbiosVersion",
+    "nvmlDeviceValidateInforom",
+})  # fmt: skip
+"""What only a full look calls."""
 
 
 class Lasting:
@@ -42,6 +64,8 @@ class Lasting:
         self._due_at = float("-inf")
         self._seen: object = None
         self._known: dict[str, GPUSample] = {}
+        self._failing: frozenset[tuple[str, str]] = frozenset()
+        """GPU and call: what failed in the last full look."""
 
     @property
     def due(self) -> bool:
@@ -53,7 +77,7 @@ class Lasting:
         seen = None if sample.fault is not None else _machine(sample)
         if full:
             self._known = {gpu.uuid: gpu for gpu in sample.gpus if gpu.uuid}
-            self._due_at = self._monotonic() + PERIOD_SECONDS
+            self._due_at = self._next(sample)
         elif seen != self._seen:
             self._due_at = float("-inf")
         if seen is None:
@@ -63,11 +87,23 @@ class Lasting:
             return sample
         return msgspec.structs.replace(sample, gpus=tuple(self._completed(gpu) for gpu in sample.gpus))
 
+    def _next(self, sample: Sample) -> float:
+        """When to take the next full look after this one."""
+        before = self._failing
+        self._failing = frozenset(
+            (gpu.uuid, error.call) for gpu in sample.gpus for error in _lasting(gpu.errors + gpu.unread)
+        )
+        if self._failing - before:
+            return float("-inf")
+        return self._monotonic() + (FAILING_SECONDS if self._failing else PERIOD_SECONDS)
+
     def _completed(self, gpu: GPUSample) -> GPUSample:
         known = self._known.get(gpu.uuid)
         if known is None or gpu.lost:
             return gpu
         changes: dict[str, object] = {name: getattr(known, name) for name in _VALUES}
+        changes["errors"] = gpu.errors + _lasting(known.errors)
+        changes["unread"] = gpu.unread + _lasting(known.unread)
         if gpu.pcie is not None and known.pcie is not None:
             limits = {name: getattr(known.pcie, name) for name in ("generation_max", "width_max")}
             changes["pcie"] = msgspec.structs.replace(gpu.pcie, **limits)
@@ -87,4 +123,13 @@ def _linked(link: NVLinkSample, known: NVLinkSample | None) -> NVLinkSample:
 
 def _machine(sample: Sample) -> object:
     """What a changed board, a reset or a reloaded driver changes."""
-    return sample.driver_version, tuple((gpu.index, gpu.uuid, bool(gpu.errors)) for gpu in sample.gpus)
+    return sample.driver_version, tuple((gpu.index, gpu.uuid, _ill(gpu)) for gpu in sample.gpus)
+
+
+def _ill(gpu: GPUSample) -> bool:
+    """Whether calls failed that every look makes."""
+    return len(_lasting(gpu.errors)) < len(gpu.errors)
+
+
+def _lasting(errors: tuple[CallError, ...]) -> tuple[CallError, ...]:
+    return tuple(error for error in errors if error.call in CALLS)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gpudiag_agent.nvml import fields, values
-from gpudiag_agent.nvml.call import Caller, attempt
+from gpudiag_agent.nvml.call import NOT_THIS_DRIVER, Caller, attempt
 from gpudiag_agent.nvml.fields import Fields, read_fields
 from gpudiag_agent.sample import C2CLinkSample, NVLinkSample
 
@@ -36,11 +36,14 @@ _C2C_COUNTERS = {231: "interrupt", 232: "replay", 233: "replay_back_to_back"}
 
 
 def read_nvlinks(call: Caller, handle: Any, *, full: bool) -> tuple[NVLinkSample, ...] | None:
-    """The links up to the first that the GPU does not have; None where it has none."""
+    """The links up to the first that the GPU does not have; None where it has none, or one could not be read."""
     states: list[bool | None] = []
     for link in range(_MAX_NVLINKS):
         state, code = attempt("nvmlDeviceGetNvLinkState", handle, link)
-        call.weigh("nvmlDeviceGetNvLinkState", code)
+        call.answered("nvmlDeviceGetNvLinkState", code)
+        if code and code not in NOT_THIS_DRIVER:
+            # Half a list would say that the GPU has fewer links than its neighbours.
+            return None
         if code:
             break
         states.append(values.flag(state))
@@ -51,19 +54,21 @@ def read_nvlinks(call: Caller, handle: Any, *, full: bool) -> tuple[NVLinkSample
         NVLinkSample(
             link=link,
             active=active,
-            **(_remote(call, handle, link) if full else {}),
+            **(_remote(call, handle, link, active=bool(active)) if full else {}),
             **counters.of(link),
         )
         for link, active in enumerate(states)
     )
 
 
-def _remote(call: Caller, handle: Any, link: int) -> dict[str, Any]:
-    kind = call.detail("nvmlDeviceGetNvLinkRemoteDeviceType", handle, link)
+def _remote(call: Caller, handle: Any, link: int, *, active: bool) -> dict[str, Any]:
+    # A link that is down has no other end that must be known.
+    ask = call.detail if active else call.inventory
+    kind = ask("nvmlDeviceGetNvLinkRemoteDeviceType", handle, link)
     return {
-        "remote_pci": values.pci(call.detail("nvmlDeviceGetNvLinkRemotePciInfo", handle, link)),
+        "remote_pci": values.pci(call.inventory("nvmlDeviceGetNvLinkRemotePciInfo", handle, link)),
         "remote_kind": "" if kind is None else _REMOTE_KINDS.get(kind, ""),
-        "version": values.setting(call.detail("nvmlDeviceGetNvLinkVersion", handle, link), _MAX_VERSION),
+        "version": values.setting(call.inventory("nvmlDeviceGetNvLinkVersion", handle, link), _MAX_VERSION),
     }
 
 

@@ -42,8 +42,8 @@ def _device(call: Caller, device: Any) -> MIGDevice | None:
     compute_instance = values.within(call("nvmlDeviceGetComputeInstanceId", device), 0, _MAX_INSTANCE)
     if not uuid or gpu_instance is None or compute_instance is None:
         return None
-    memory = call("nvmlDeviceGetMemoryInfo", device)
-    name = _PROFILE.search(values.text(call("nvmlDeviceGetName", device)))
+    memory = call.inventory("nvmlDeviceGetMemoryInfo", device)
+    name = _PROFILE.search(values.text(call.inventory("nvmlDeviceGetName", device)))
     return MIGDevice(
         uuid=uuid,
         gpu_instance=gpu_instance,

@@ -78,13 +78,15 @@ def _read(*, full: bool) -> Sample:
     count, code = call.attempt("nvmlDeviceGetCount")
     if code:
         return _faulty(code, "nvmlDeviceGetCount")
+    asked = call.Caller()
     node: dict[str, Any] = {
         "driver_version": _version("nvmlSystemGetDriverVersion"),
         "nvml_version": _version("nvmlSystemGetNVMLVersion"),
         "cuda_version": _cuda_version(),
-        "excluded_gpus": values.rows(call.attempt("nvmlGetExcludedDeviceCount")[0]),
-        **_confidential(),
+        "excluded_gpus": values.rows(asked.detail("nvmlGetExcludedDeviceCount")),
+        **_confidential(asked),
     }
+    node["unread"] = asked.unread
     if count == 0:
         return Sample(taken_at=time.time(), **node, fault=SourceFault(Capability.NO_GPUS, _NO_GPUS))
     gpus = tuple(read_device(index, full=full) for index in range(min(count, _MAX_GPUS)))
@@ -118,11 +120,11 @@ def _version(function: str) -> str | None:
     return values.word(call.attempt(function)[0]) or None
 
 
-def _confidential() -> dict[str, bool | None]:
+def _confidential(asked: call.Caller) -> dict[str, bool | None]:
     """Whether the system computes confidentially; only then whether its GPUs take work."""
-    state, _ = call.attempt("nvmlSystemGetConfComputeState")
+    state = asked.detail("nvmlSystemGetConfComputeState")
     enabled = None if state is None else values.flag(state.ccFeature)
-    ready = call.attempt("nvmlSystemGetConfComputeGpusReadyState")[0] if enabled else None
+    ready = asked.detail("nvmlSystemGetConfComputeGpusReadyState") if enabled else None
     return {"confidential_compute": enabled, "confidential_compute_ready": values.flag(ready)}
 
 

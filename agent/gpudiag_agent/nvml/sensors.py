@@ -45,7 +45,7 @@ def read_load(call: Caller, handle: Any, read: Fields) -> dict[str, Any]:
         "utilization_percent": None if utilization is None else values.within(utilization.gpu, 0, 100),
         "sm_clock_mhz": values.within(call("nvmlDeviceGetClockInfo", handle, _SM_CLOCK), 0, values.MAX_MHZ),
         "memory_clock_mhz": values.within(
-            call.detail("nvmlDeviceGetClockInfo", handle, _MEMORY_CLOCK), 0, values.MAX_MHZ
+            call.inventory("nvmlDeviceGetClockInfo", handle, _MEMORY_CLOCK), 0, values.MAX_MHZ
         ),
         "application_clock_mhz": values.setting(application, values.MAX_MHZ),
         "performance_state": values.within(call("nvmlDeviceGetPerformanceState", handle), 0, _LOWEST_STATE),

@@ -12,7 +12,7 @@ from gpudiag_agent.recorder.changes import changes
 from gpudiag_agent.recorder.ring import Moment, Ring
 from gpudiag_agent.sample import Sample
 from gpudiag_api import wire
-from gpudiag_api.times import to_rfc3339
+from gpudiag_api.times import from_rfc3339, to_rfc3339
 from gpudiag_api.wire import GPUTimeline, Report, TimelineEvent, TimelinePoint
 
 SPAN = 1800.0
@@ -51,7 +51,8 @@ class Recorder:
         """Keep what changed since the last report; ``now`` in Unix seconds."""
         before, self._last = self._last, report
         for event in changes(before, report, to_rfc3339(now)):
-            self._events.append((now, event))
+            # What an earlier life of the agent heard, or the log held already, happened when it happened.
+            self._events.append((min(now, from_rfc3339(event.at)), event))
 
     def timeline(
         self, *, node_name: str, now: float, minutes: float = SPAN / 60, gpu: int | None = None, points: int = 60

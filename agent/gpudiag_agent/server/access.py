@@ -8,8 +8,8 @@ from aiohttp.typedefs import Handler, Middleware
 from gpudiag_agent.auth import bearer
 from gpudiag_agent.server.problems import ProblemError
 
-Admit = Callable[[str | None], Awaitable[None]]
-"""Takes the token of a request; raises ProblemError when it is not to be answered."""
+Admit = Callable[[str | None, str], Awaitable[None]]
+"""Takes the token of a request and its path; raises ProblemError when it is not to be answered."""
 
 
 def tokens(admit: Admit, *, anonymous: Collection[str]) -> Middleware:
@@ -23,7 +23,7 @@ def tokens(admit: Admit, *, anonymous: Collection[str]) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in anonymous:
-            await admit(bearer.token_of(request.headers))
+            await admit(bearer.token_of(request.headers), request.path)
         return await handler(request)
 
     return middleware

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 import msgspec
 from aiohttp import web
 
+from gpudiag_agent import patience
 from gpudiag_agent.publisher import Publisher, Snapshot, TooManyWaitersError
 from gpudiag_agent.sampler import Sampler
 from gpudiag_agent.server import access, middleware, negotiation, openapi, query
@@ -52,7 +53,7 @@ class Server:
 
     def application(self) -> web.Application:
         """The aiohttp application."""
-        chain = [middleware.answers(sampled_at=self._sampled_at, count=self._metrics.answered)]
+        chain = [patience.told, middleware.answers(sampled_at=self._sampled_at, count=self._metrics.answered)]
         if self._mutual:
             chain.append(access.certificates(anonymous=self._anonymous))
         if self._admit is not None:
@@ -69,7 +70,7 @@ class Server:
     def probes(self) -> web.Application:
         """What the kubelet's port serves: not even the time of the last sample besides."""
         answers = middleware.answers(sampled_at=lambda: None, count=self._metrics.answered)
-        app = web.Application(middlewares=[answers], client_max_size=1)
+        app = web.Application(middlewares=[patience.told, answers], client_max_size=1)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         return app

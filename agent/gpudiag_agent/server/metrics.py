@@ -17,9 +17,9 @@ from gpudiag_agent.assess import Assessor
 from gpudiag_agent.clock import Clock
 from gpudiag_agent.publisher import Publisher
 from gpudiag_agent.sample import Sample
-from gpudiag_agent.server import dcgm, measured
+from gpudiag_agent.server import conditions, dcgm, measured
 from gpudiag_agent.server.measured import LABELS
-from gpudiag_api.vocabulary import Check, Health
+from gpudiag_api.vocabulary import Health
 from gpudiag_api.wire import Report
 
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -114,13 +114,15 @@ class _Node(Collector):
         report = self._publisher.current.report if self._publisher.current else None
         if report is not None:
             yield from _judged(report)
+            if sample is not None:
+                yield conditions.family(report, sample, self._assessor.standings)
             if self._dcgm is not None and sample is not None:
                 yield from self._as_dcgm(sample, report, self._dcgm)
-        yield from self._agent(sample)
+        yield from self._agent()
 
     def _xids(self) -> Metric:
         family = CounterMetricFamily(
-            "gpudiag_gpu_xid_events", "XID errors in the kernel log since boot.", labels=["uuid", "pci", "xid"]
+            "gpudiag_gpu_xid_events", "XID and SXid errors heard by this agent.", labels=["uuid", "pci", "xid"]
         )
         uuids = {gpu.pci: gpu.uuid for gpu in self._assessor.sample.gpus} if self._assessor.sample else {}
         for (pci, code), count in self._assessor.ledger.totals.items():
@@ -138,7 +140,7 @@ class _Node(Collector):
             host_label=host_label,
         )
 
-    def _agent(self, sample: Sample | None) -> Iterator[Metric]:
+    def _agent(self) -> Iterator[Metric]:
         yield _single("gpudiag_agent_waiting_requests", "Long polls that wait now.", self._publisher.waiting)
         yield CounterMetricFamily(
             "gpudiag_agent_kernel_log_lost_records",
@@ -159,20 +161,19 @@ class _Node(Collector):
         if answered_at is not None:
             age = max(self._clock.now() - answered_at, 0.0)
             yield _single("gpudiag_agent_sample_age_seconds", "Time since NVML last answered.", age)
-        up = GaugeMetricFamily("gpudiag_agent_check_up", "1: the check has what it needs to judge.", labels=["check"])
+        yield from self._checks()
+
+    def _checks(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("gpudiag_agent_check_up", "1: every source that it needs speaks.", labels=["check"])
         success = GaugeMetricFamily(
             "gpudiag_agent_check_last_success_timestamp_seconds",
-            "When the check could last judge, Unix time.",
+            "When every source that it needs last spoke, Unix time.",
             labels=["check"],
         )
-        log = self._assessor.kernel_log_problem is None
-        sees = sample is not None and sample.fault is None
-        for check in Check:
-            able = log if check is Check.XID else sees
-            up.add_metric([str(check)], able)
-            when = self._clock.now() if check is Check.XID and log else answered_at
-            if when is not None and (check is not Check.XID or log):
-                success.add_metric([str(check)], when)
+        for check, standing in self._assessor.standings.all():
+            up.add_metric([str(check)], standing.up)
+            if standing.last_success is not None:
+                success.add_metric([str(check)], standing.last_success)
         yield from (up, success)
 
 

@@ -23,6 +23,7 @@ from typing import Annotated
 
 import msgspec
 
+from gpudiag_agent.sample import CallError
 from gpudiag_agent.simulated.values import GPUChange, Part, Values, inherit
 from gpudiag_api.vocabulary import Capability
 
@@ -48,6 +49,8 @@ class Scenario(Part, frozen=True, kw_only=True):
     cuda_version: str = "12.8"
     nvml_version: str = "12.570.133.20"
     excluded_gpus: int | None = None
+    unread: tuple[CallError, ...] = ()
+    """Details of the node that are not told."""
     confidential_compute: bool | None = None
     confidential_compute_ready: bool | None = None
     defaults: Values = Values()

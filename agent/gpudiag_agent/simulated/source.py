@@ -67,6 +67,7 @@ class SimulatedSource:
             cuda_version=scenario.cuda_version,
             nvml_version=scenario.nvml_version,
             excluded_gpus=scenario.excluded_gpus,
+            unread=scenario.unread,
             confidential_compute=scenario.confidential_compute,
             confidential_compute_ready=scenario.confidential_compute_ready,
             gpus=tuple(

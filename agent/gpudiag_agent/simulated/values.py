@@ -98,6 +98,8 @@ class Values(Part, frozen=True, kw_only=True):
     recovery_action: Whole = UNSET
     errors: tuple[CallError, ...] | UnsetType = UNSET
     """Calls that fail: the values that they would give are to be left out or null."""
+    unread: tuple[CallError, ...] | UnsetType = UNSET
+    """Details that are not told, likewise."""
     mig: tuple[MIGSlice, ...] | UnsetType = UNSET
 
 

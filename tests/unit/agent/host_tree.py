@@ -29,6 +29,7 @@ class HostTree:
         self.proc = root / "proc"
         self._root = root
         self.sysfs_pci.mkdir(parents=True)
+        self.infiniband.parent.mkdir(parents=True)
         self.proc.mkdir()
         self.process(2, "kthreadd")
 

@@ -11,7 +11,7 @@ from gpudiag_agent.attribution.kubelet import UnavailableError
 from gpudiag_agent.attribution.model import Device, Held, Owner, PodDevices, Usage
 from gpudiag_agent.attribution.poller import Attribution
 from gpudiag_agent.attribution.procfs import Resolver
-from gpudiag_agent.checks.base import Memoryless, Problem, View
+from gpudiag_agent.checks.base import Memoryless, Problem, View, Witness
 from gpudiag_agent.clock import ManualClock
 from gpudiag_agent.sample import GPUSample, MIGDevice, Sample
 from gpudiag_api.meaning import etag
@@ -113,6 +113,7 @@ class TestTheKubelet:
         await bench.turn(20)
         assert bench.kubelet.asked == 3
         assert {(usage.pods, usage.pods_problem) for usage in bench.seen} == {(ANSWER, None)}
+        assert {usage.pods_at for usage in bench.seen} == {START}, "it is known how old the answer is"
 
     async def test_that_restarts_twice_changes_nothing_either(self, start: Callable[..., Bench]) -> None:
         bench = start()
@@ -190,6 +191,7 @@ class Spy(Memoryless):
     """A check that keeps what it was shown."""
 
     name = Check.PROCESSES
+    needs = Witness.PROCESSES
     view: View
 
     def judge(self, view: View) -> list[Problem]:

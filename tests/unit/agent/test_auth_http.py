@@ -11,19 +11,23 @@ import pytest
 from aiohttp import web
 from tests.unit.agent.served_node import Node
 from tests.unit.agent.test_auth_gate import OPERATOR, FakeReviewer, jwt
+from yarl import URL
 
 from gpudiag_agent import access_options
 from gpudiag_agent.auth.gate import Gate
 
 TOKEN = jwt("operator", ends_at=1_900_000_000)
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+PROMETHEUS = "monitoring/prometheus"
+SCRAPER = jwt("prometheus", ends_at=1_900_000_000)
 
 
 @asynccontextmanager
 async def guarded(*, anonymous: Collection[str] = access_options.ANONYMOUS, down: bool = False) -> AsyncIterator[Node]:
     node, reviewer = Node(), FakeReviewer()
-    reviewer.accounts[TOKEN], reviewer.down = OPERATOR, down
-    gate = Gate(reviewer, allowed=[OPERATOR], audience="gpudiag-agent", clock=node.clock)
+    reviewer.accounts |= {TOKEN: OPERATOR, SCRAPER: PROMETHEUS}
+    reviewer.down = down
+    gate = Gate(reviewer, allowed=[OPERATOR], scrapers=[PROMETHEUS], audience="gpudiag-agent", clock=node.clock)
     node.server._admit, node.server._anonymous = gate.admit, frozenset(anonymous)
     runner = web.AppRunner(node.server.application(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
@@ -67,6 +71,20 @@ async def test_what_is_open_is_configured(anonymous: tuple[str, ...], open_paths
             async with node.client.get(node.url + path) as answer:
                 statuses[path] = answer.status
         assert statuses == {path: 200 if path in open_paths else 401 for path in access_options.ANONYMOUS}
+
+
+async def test_who_may_read_metrics_may_read_nothing_else() -> None:
+    async with guarded(anonymous=()) as node:
+        statuses = {}
+        for path in ("/metrics", "/v1/report", "/v1/processes", "/metrics/", "/%6detrics/../v1/report", "/healthz"):
+            url = URL(node.url + path, encoded=True)
+            async with node.client.get(url, headers={"Authorization": f"Bearer {SCRAPER}"}) as answer:
+                statuses[path] = answer.status
+                assert b"nodeName" not in await answer.read()
+        assert statuses.pop("/metrics") == 200
+        assert set(statuses.values()) == {403}
+        async with node.client.get(f"{node.url}/metrics", headers=AUTHORIZED) as answer:
+            assert answer.status == 200
 
 
 @pytest.mark.parametrize("path", ["//metrics", "/metrics/", "/metrics/../v1/report", "/v1/report#/metrics"])

@@ -75,6 +75,16 @@ def test_kernel_lines_of_this_boot_count(tmp_path: Path) -> None:
     assert "(kernel log: XID 79)" in said.stdout
 
 
+def test_a_gpu_that_only_the_kernel_log_knows_has_a_row_and_no_place_in_the_report(tmp_path: Path) -> None:
+    log = tmp_path / "kmsg"
+    log.write_text("NVRM: Xid (PCI:0000:fe:00): 79, pid=1, name=x, GPU has fallen off the bus.\n")
+    said = check("--source", "simulated", "--kmsg", str(log))
+    assert "Unhealthy   -       -" in said.stdout
+    assert said.stdout.count("0000:fe:00.0   -") == 1
+    report = json.loads(check("--source", "simulated", "--kmsg", str(log), "--output", "json").stdout)
+    assert "0000:fe:00.0" not in {gpu["pci"] for gpu in report["gpus"]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -5,7 +5,7 @@ import pytest
 
 from gpudiag_agent.commands.table import render, verdict
 from gpudiag_api.vocabulary import Action, Blame, Capability, Health, Severity
-from gpudiag_api.wire import GPU, AgentInfo, CapabilityGap, Finding, Measurements, Report
+from gpudiag_api.wire import GPU, AgentInfo, CapabilityGap, Finding, Measurements, Report, Subject
 
 BUS = "0000:52:00.0"
 
@@ -94,4 +94,64 @@ def test_text_from_a_kernel_line_cannot_steer_the_terminal() -> None:
     text = render(report(health=Health.UNHEALTHY, findings=(finding(message="x\x1b[2J\u202ey" + "z" * 500),)))
     assert "\x1b" not in text
     assert "\u202e" not in text
-    assert max(map(len, text.splitlines()[2:])) < 200
+
+
+LONG = "GPU 1 (0000:52:00.0) is lost. " + "Only a reboot of the node brings it back, says every witness there is. " * 3
+
+
+def test_a_pipe_gets_the_whole_sentence_on_one_line() -> None:
+    lines = render(report(health=Health.UNHEALTHY, findings=(finding(message=LONG),))).splitlines()
+    assert lines[-1] == f"Critical   GPULost   GPULost   Hardware   RebootNode   {LONG.rstrip()}"
+
+
+@pytest.mark.parametrize("width", [40, 72, 80, 100, 140, 400])
+def test_a_terminal_gets_the_whole_sentence_in_its_width(width: int) -> None:
+    made = report(health=Health.UNHEALTHY, findings=(finding(message=LONG),), capabilities=(NO_LOG,))
+    sick = render(msgspec.structs.replace(made, gpus=()), width)
+    *_, table, gap = sick.split("\n\n")
+    head, *lines = table.splitlines()
+    assert head.startswith("SEVERITY   CHECK     REASON    BLAME      ACTION")
+    assert LONG.split() == " ".join(lines).split()[-len(LONG.split()) :]
+    assert " ".join(gap.split()) == "Not seen (NoKernelLog): /dev/kmsg: permission denied."
+    assert max(map(len, sick.splitlines())) <= max(width, len("Critical   GPULost   GPULost   Hardware   RebootNode"))
+
+
+def test_a_wide_terminal_folds_under_the_heading_and_a_narrow_one_below_the_row() -> None:
+    sick = report(health=Health.UNHEALTHY, gpus=(), findings=(finding(message=LONG),))
+    head, first, second, *_ = render(sick, 140).split("\n\n")[1].splitlines()
+    column = head.index("WHAT")
+    assert first[column:].startswith("GPU 1 (0000:52:00.0) is lost.")
+    assert second[:column].strip() == ""
+    assert second[column] != " "
+    _, _, row, below, *_ = render(sick, 80).split("\n\n")[1].splitlines()
+    assert row == "Critical   GPULost   GPULost   Hardware   RebootNode"
+    assert below.startswith("    GPU 1 (0000:52:00.0) is lost.")
+
+
+class TestGPUsThatNVMLDoesNotList:
+    """A report names GPUs that were read; people also ask for those that were not."""
+
+    @staticmethod
+    def about(pci: str, severity: Severity = Severity.CRITICAL, check: str = "GPULost") -> Finding:
+        return msgspec.structs.replace(finding(severity), check=check, subject=Subject(pci=pci))
+
+    def rows(self, *findings: Finding) -> list[str]:
+        text = render(report(health=Health.UNHEALTHY, findings=findings))
+        return [" ".join(line.split()) for line in text.split("\n\n")[1].splitlines()[3:]]
+
+    def test_one_that_the_kernel_log_names_has_a_row(self) -> None:
+        assert self.rows(self.about("0000:04:00.0")) == ["- Unhealthy - - 0000:04:00.0 - - - -"]
+
+    def test_one_row_however_many_findings_name_it_and_the_worst_counts(self) -> None:
+        said = (self.about("0000:04:00.0", Severity.WARNING), self.about("0000:04:00.0"), self.about("0000:05:00.0"))
+        assert [row.split()[1] for row in self.rows(*said)] == ["Unhealthy", "Unhealthy"]
+
+    def test_nothing_worse_is_known_of_one_that_is_not_critical_than_that_it_was_not_read(self) -> None:
+        assert self.rows(self.about("0000:04:00.0", Severity.WARNING))[0].split()[1] == "Unknown"
+
+    def test_one_that_is_listed_has_no_second_row(self) -> None:
+        assert self.rows(self.about(BUS)) == []
+
+    @pytest.mark.parametrize("check", ["SXID", "InfiniBand"])
+    def test_a_switch_or_a_port_is_no_gpu(self, check: str) -> None:
+        assert self.rows(self.about("0000:06:00.0", check=check)) == []

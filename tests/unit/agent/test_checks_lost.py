@@ -8,7 +8,7 @@ from gpudiag_agent.host.facts import PCIDevice
 from gpudiag_agent.sample import CallError, GPUSample
 from gpudiag_api import wire
 from gpudiag_api.meaning import etag
-from gpudiag_api.vocabulary import Capability, Check, Health, Severity
+from gpudiag_api.vocabulary import Blame, Capability, Check, Health, Severity
 
 
 class TestLost:
@@ -144,6 +144,47 @@ class TestBlindness:
         assert (only(report).reason, only(report).severity) == ("ReadFailed", Severity.INFO)
         assert [gpu.health for gpu in report.gpus] == [Health.UNKNOWN, Health.HEALTHY]
         assert node.see().health == Health.HEALTHY
+
+    def test_a_vital_detail_that_keeps_failing_is_no_less(self) -> None:
+        node = Node()
+        for call in ("nvmlDeviceGetSramEccErrorStatus", "nvmlDeviceGetFieldValues(230)", "nvmlDeviceGetNvLinkState"):
+            failed = (CallError(call, 999, "NVML_ERROR_UNKNOWN"),)
+            assert node.change(unread=failed).findings == ()
+            report = node.change(unread=failed)
+            assert only(report).reason == "ReadFailed"
+            assert report.gpus[0].health == Health.UNKNOWN
+            assert node.see().health == Health.HEALTHY
+
+    def test_a_detail_that_can_hide_no_critical_fault_is_named_with_what_it_feeds(self) -> None:
+        node = Node()
+        failed = (CallError("nvmlDeviceGetCurrPcieLinkWidth", 999, "NVML_ERROR_UNKNOWN"),)
+        assert node.change(unread=failed).findings == ()
+        report = node.change(unread=failed)
+        assert (only(report).reason, report.gpus[0].health) == ("GPUPartlyReadable", Health.HEALTHY)
+        assert "PCIeLink cannot be judged" in only(report).message
+        assert only(report).evidence[0].name == "nvmlDeviceGetCurrPcieLinkWidth"
+        assert node.see().findings == ()
+
+    def test_calls_that_fail_in_turns_are_none_that_keeps_failing(self) -> None:
+        node = Node()
+        for call in ("nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetRemappedRows", "nvmlDeviceGetNvLinkState"):
+            assert node.change(unread=(CallError(call, 27, "NVML_ERROR_NOT_READY"),)).findings == ()
+
+    def test_what_is_refused_to_the_agent_is_the_doing_of_its_environment(self) -> None:
+        node = Node()
+        refused = (CallError("nvmlDeviceGetNvLinkState", 4, "NVML_ERROR_NO_PERMISSION"),)
+        node.change(unread=refused)
+        finding = only(node.change(unread=refused))
+        assert (finding.reason, finding.blame) == ("ReadFailed", Blame.ENVIRONMENT)
+        assert finding.message.endswith("Run the agent as root, in a container privileged.")
+
+    def test_a_finding_stands_while_what_it_was_read_from_fails(self) -> None:
+        node = Node()
+        node.change(sram_threshold_exceeded=True)
+        failed = (CallError("nvmlDeviceGetSramEccErrorStatus", 999, "NVML_ERROR_UNKNOWN"),)
+        for _ in range(5):
+            report = node.change(sram_threshold_exceeded=None, unread=failed)
+            assert (report.findings[0].reason, report.health) == ("SRAMThresholdExceeded", Health.UNHEALTHY)
 
     def test_a_gpu_that_gives_nothing_is_unknown_at_once(self) -> None:
         node = Node()

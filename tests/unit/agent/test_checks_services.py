@@ -156,6 +156,11 @@ class TestFabricManager:
             assert node.keep(250, daemons={FABRIC_MANAGER: Daemon(pid=700 + start, started=start)}) == []
 
 
+def run_by(pid: int) -> dict[str, Daemon]:
+    """The service, as another process each time."""
+    return {IMEX_DAEMON: Daemon(pid=pid, started=pid)}
+
+
 class TestIMEX:
     def test_a_service_that_ran(self) -> None:
         node = Node(IMEX(), gpus(4), imex_nodes=18, daemons={IMEX_DAEMON: UP})
@@ -189,10 +194,35 @@ class TestIMEX:
         assert Node(IMEX(), gpus(8), imex_nodes=nodes, nvswitches=4).keep(900) == []
 
     def test_flapping(self) -> None:
-        node = Node(IMEX(), gpus(4), imex_nodes=18)
-        found = [node.keep(20, daemons={IMEX_DAEMON: Daemon(pid=n, started=n)}) for n in range(4)]
+        node = Node(IMEX(), gpus(4), imex_nodes=18, imex_written=7)
+        found = [node.keep(20, daemons=run_by(n)) for n in range(4)]
         assert told(found[-1]) == [("Flapping", Severity.WARNING, RESTART)]
         assert node.keep(600) == []
+
+    @pytest.mark.parametrize("emptied", [True, False])
+    def test_prologues_of_short_jobs_are_no_flapping(self, emptied: bool) -> None:
+        """They write the nodes of the job and start the service anew; some epilogues stop it and empty the file."""
+        node = Node(IMEX(), gpus(4))
+        for job in range(8):
+            assert node.keep(10, imex_nodes=18, imex_written=2 * job) == [], "written, and not started yet"
+            assert node.keep(30, daemons=run_by(job)) == []
+            if emptied:
+                assert node.keep(20, daemons={}, imex_nodes=0, imex_written=2 * job + 1) == []
+
+    def test_epilogues_that_start_it_anew_as_well(self) -> None:
+        node = Node(IMEX(), gpus(4), imex_nodes=18)
+        for job in range(8):
+            assert node.keep(20, imex_written=job, daemons=run_by(2 * job)) == []
+            assert node.keep(20, daemons=run_by(2 * job + 1)) == []
+
+    def test_a_crash_loop_within_a_job(self) -> None:
+        node = Node(IMEX(), gpus(4), imex_nodes=18)
+        for job in range(3):
+            node.keep(20, imex_written=job, daemons=run_by(job))
+        found = [node.keep(20, daemons=run_by(10 + n)) for n in range(3)]
+        assert [told(one) for one in found] == [[], [], [("Flapping", Severity.WARNING, RESTART)]]
+        assert found[-1][0].evidence[0].value == "3", "the prologues' starts are not counted"
+        assert node.keep(20, imex_written=9, daemons=run_by(30)) == [], "a new job's configuration"
 
     def test_a_driver_that_is_being_changed(self) -> None:
         node = Node(IMEX(), gpus(4), imex_nodes=18, daemons={IMEX_DAEMON: UP})

@@ -20,6 +20,8 @@ from gpudiag_cli import nvmlfake
 from .conftest import Boot, Open
 from .healthy_hour import INTERVAL, SAMPLES, hour
 
+QUICK = ("a100-8-mig", "gb200-4", "t4-1")
+"""The others have their hour in `make test-all`."""
 VARIANTS: dict[str, tuple[str, dict[str, str | int]]] = {
     "GB200 that does not tell its memory": ("gb200-4", {"gpu.*.memory.total": ""}),
     "T4 in a slot of eight lanes": ("t4-1", {"gpu.*.pcie.width": 8, "gpu.*.pcie.width.max": 8}),
@@ -112,7 +114,9 @@ def readings() -> dict[tuple[str, bool], Sample]:
 
 
 @pytest.mark.parametrize("load", [False, True], ids=["idle", "load"])
-@pytest.mark.parametrize("name", nvmlfake.machines())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in nvmlfake.machines()]
+)
 async def test_an_hour_without_a_finding(
     name: str, load: bool, boot: Boot, open_source: Open, readings: dict[tuple[str, bool], Sample]
 ) -> None:

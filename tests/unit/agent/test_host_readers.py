@@ -112,7 +112,7 @@ class TestInfiniBand:
 
     def test_a_port_that_is_down_is_not_asked_for_counters(self, tree: HostTree) -> None:
         tree.adapter("mlx5_0", "0000:5e:00.0", counters__symbol_error="7", state="1: DOWN", phys_state="3: Disabled")
-        (port,) = infiniband.ports(tree.infiniband)
+        (port,) = infiniband.ports(tree.infiniband) or ()
         assert (port.active, port.physical_state, port.counters) == (False, "Disabled", {})
         assert (port.name, port.key) == ("mlx5_0/1", "0000:5e:00.0/1")
 
@@ -132,7 +132,7 @@ class TestInfiniBand:
     @pytest.mark.parametrize("text", ["", "\0\xff", "4 ACTIVE", "9" * 5000, "4: " + "A" * 500, "4: ACTIVE; rm"])
     def test_words_that_no_kernel_writes_say_nothing(self, tree: HostTree, text: str) -> None:
         tree.adapter("mlx5_0", "0000:5e:00.0", state=text, rate=text, phys_state=text, counters__symbol_error=text)
-        (port,) = infiniband.ports(tree.infiniband)
+        (port,) = infiniband.ports(tree.infiniband) or ()
         assert (port.state, port.physical_state, port.rate_gbps, port.counters) == ("", "", None, {})
 
     def test_as_many_adapters_and_ports_as_a_node_may_have(self, tree: HostTree) -> None:
@@ -141,7 +141,7 @@ class TestInfiniBand:
         device = tree.infiniband / "mlx5_0/ports"
         for port in range(2, 40):
             tree.write(device / str(port) / "state", "4: ACTIVE\n")
-        found = infiniband.ports(tree.infiniband)
+        found = infiniband.ports(tree.infiniband) or ()
         assert len({port.device for port in found}) == 64
         assert len([port for port in found if port.device == "mlx5_0"]) <= 8
 
@@ -273,14 +273,21 @@ class TestReader:
         tree.process(700, "nv-fabricmanager")
         tree.modules({"nvidia": ""})
         tree.write(tree.proc / "uptime", "1000.00 2.00\n")
-        tree.write(tree.proc / "1/root/etc/nvidia-imex/nodes_config.cfg", "# nodes\n\n10.0.0.1\n 10.0.0.2\n#10.0.0.3\n")
+        domain = "# nodes\n\n10.0.0.1\n 10.0.0.2\n#10.0.0.3\n"
+        imex = tree.write(tree.proc / "1/root/etc/nvidia-imex/nodes_config.cfg", domain)
         facts = self.reader(tree).scan()
         assert (facts.nvswitches, len(facts.pci or ()), len(facts.ports or ())) == (1, 1, 1)
         assert facts.daemons == {FABRIC_MANAGER: Daemon(pid=700, started=100)}
         assert (facts.imex_nodes, facts.uptime_seconds, facts.modules) == (2, 1000.0, {"nvidia": ()})
+        assert facts.imex_written == imex.stat().st_ctime_ns
 
     def test_nothing_to_be_seen(self, tmp_path: Path) -> None:
         nowhere = tmp_path / "nowhere"
         clock = ManualClock()
         facts = HostReader(clock=clock, sysfs_pci=nowhere, sysfs_infiniband=nowhere, proc=nowhere).scan()
         assert facts == HostFacts(taken_at=clock.now(), ports=())
+
+    def test_a_container_without_sysfs_cannot_tell_of_ports(self, tmp_path: Path) -> None:
+        assert infiniband.ports(tmp_path / "class/infiniband") is None
+        (tmp_path / "class").mkdir()
+        assert infiniband.ports(tmp_path / "class/infiniband") == (), "no driver for adapters is loaded"

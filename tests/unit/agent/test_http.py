@@ -208,6 +208,7 @@ class TestOtherPaths:
             'gpudiag_gpu_xid_events_total{pci="0000:3b:00.0",uuid="GPU-3",xid="31"} 2.0',
             'gpudiag_gpu_health{gpu="3",health="Healthy",uuid="GPU-3"} 1.0',
             'gpudiag_gpu_health{gpu="3",health="Unhealthy",uuid="GPU-3"} 0.0',
+            'gpudiag_gpu_condition{check="Temperature",gpu="3",uuid="GPU-3"} 0.0',
             'gpudiag_agent_check_up{check="Temperature"} 1.0',
             "gpudiag_agent_sample_age_seconds 7.0",
             "gpudiag_agent_kernel_log_lost_records_total 2.0",

@@ -14,7 +14,7 @@ from gpudiag_agent.clock import SystemClock
 from gpudiag_agent.kernel_log.intake import Gap, Intake, Position
 from gpudiag_agent.kernel_log.journal import MISSED, Entry, ExportParser
 from gpudiag_agent.kernel_log.reader import KernelLogReader
-from gpudiag_agent.kernel_log.record import LONGEST_RECORD, Record
+from gpudiag_agent.kernel_log.record import Record
 
 BOOT = "11111111-2222-3333-4444-555555555555"
 
@@ -106,6 +106,42 @@ def test_after_the_journal_the_device_goes_on_where_that_was_left() -> None:
     assert (heard.texts, heard.intake.position.sequence) == (["NVRM: 3"], 3)
 
 
+def test_within_one_life_too_nothing_counts_twice() -> None:
+    heard = Heard()
+    heard.intake.turn("device")
+    heard.intake.device(b"3,1,1000,-;NVRM: 1")
+    heard.intake.turn("journal")
+    heard.take(exported(b"NVRM: 1", number=1), exported(b"NVRM: 2", number=2))
+    heard.intake.turn("device")
+    heard.intake.device(b"3,2,2000,-;NVRM: 2")
+    heard.intake.device(b"3,3,3000,-;NVRM: 3")
+    heard.intake.turn("journal")
+    heard.take(exported(b"NVRM: 3", number=3), exported(b"NVRM: 4", number=4))
+    assert heard.texts == ["NVRM: 1", "NVRM: 2", "NVRM: 3", "NVRM: 4"]
+    assert not heard.intake.gaps
+
+
+def test_one_that_is_opened_again_goes_by_its_own_cursor() -> None:
+    heard = Heard()
+    for number in (1, 2):
+        heard.intake.turn("device")
+        heard.intake.device(b"3,%d,1000,-;NVRM: %d" % (number, number))
+    assert heard.texts == ["NVRM: 1", "NVRM: 2"], "two records of one microsecond"
+
+
+async def test_a_device_that_breaks_is_followed_by_the_journal(
+    tmp_path: Path, journal: "Journal", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def device(_: int, intake: Intake, **__: object) -> None:
+        intake.device(b"3,1,1000,-;NVRM: 1")
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("gpudiag_agent.kernel_log.follow.device", device)
+    journal.say(exported(b"NVRM: 1", number=1) + exported(b"NVRM: 2", number=2))
+    async with Reading(Path("/dev/null"), journal.folder) as now:
+        assert now.heard.texts == ["NVRM: 1", "NVRM: 2"]
+
+
 def test_what_journald_missed_is_a_gap() -> None:
     heard = Heard().take(exported(b"Missed 12 kernel messages", _TRANSPORT="driver", MESSAGE_ID=MISSED))
     assert list(heard.intake.gaps) == [Gap(boot_id=BOOT, lost=12, at=7.0)]
@@ -159,7 +195,7 @@ def test_nothing_breaks_the_parser(chunks: list[bytes]) -> None:
 def test_after_nonsense_and_two_empty_lines_entries_are_read_again(nonsense: bytes) -> None:
     parser = ExportParser()
     parser.feed(b"MESSAGE\n" + b"\xff" * 8 + nonsense + b"\n\n")
-    parser.feed(b"\n" * (LONGEST_RECORD + 64))  # Whatever length the nonsense asked for, it ends.
+    parser.feed(b"\n" * 512)  # Whatever the nonsense asked for ends, unless it asked for more.
     if parser._name is None:
         assert [entry.fields[b"MESSAGE"] for entry in parser.feed(exported(b"NVRM: x"))][-1:] == [b"NVRM: x"]
 

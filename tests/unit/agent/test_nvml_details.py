@@ -6,6 +6,8 @@ import msgspec
 import pytest
 
 from gpudiag_agent.nvml import frames
+from gpudiag_agent.nvml import links as reader
+from gpudiag_agent.nvml.call import Caller
 from gpudiag_agent.nvml.links import _MAX_NVLINKS
 from gpudiag_agent.nvml.processes import MAX_PROCESSES
 from gpudiag_agent.sample import (
@@ -292,17 +294,29 @@ async def test_readiness_is_asked_only_where_it_means_something(boot: Boot, open
     assert (sample.confidential_compute, sample.confidential_compute_ready) == (False, None)
 
 
-@pytest.mark.parametrize("code", [2, 4, 6, 27, 29, 999])
-async def test_a_detail_that_is_refused_is_no_error(code: int, boot: Boot, open_source: Open) -> None:
+@pytest.mark.parametrize("code", [2, 3, 4, 6, 13, 25, 27, 29, 999])
+async def test_a_detail_that_is_refused_is_no_error_and_not_forgotten(code: int, boot: Boot, open_source: Open) -> None:
     details = (
         *("ApplicationsClock", "PersistenceMode", "RowRemapperHistogram", "SramEccErrorStatus", "RepairStatus"),
-        *("NvLinkState", "NvLinkErrorCounter", "GspFirmwareMode", "VbiosVersion", "MemoryAffinity"),
-        *("CurrPcieLinkGeneration", "ComputeRunningProcesses_v3", "DefaultApplicationsClock"),
+        *("NvLinkState", "CurrPcieLinkGeneration", "ComputeRunningProcesses_v3", "DefaultApplicationsClock"),
     )
-    boot("h100-8").set({f"fail.nvmlDeviceGet{name}": code for name in details})
+    inventory = ("GspFirmwareMode", "VbiosVersion", "MemoryAffinity")
+    boot("h100-8").set({f"fail.nvmlDeviceGet{name}": code for name in details + inventory})
     gpu = await read_first(open_source)
     assert (gpu.remap_histogram, gpu.nvlinks, gpu.persistence_mode) == (None, None, None)
-    assert gpu.temperature_celsius == 41
+    assert (gpu.temperature_celsius, gpu.errors) == (41, ())
+    lacked = code in {2, 3, 13, 25}
+    assert {(error.call, error.code) for error in gpu.unread} == {
+        (f"nvmlDeviceGet{name}", code) for name in details if not lacked
+    }
+
+
+def test_links_that_cannot_all_be_read_are_not_half_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU with three links among neighbours with eighteen would be ill."""
+    monkeypatch.setattr(reader, "attempt", lambda _name, _handle, link: (1, 0) if link < 3 else (None, 999))
+    asked = Caller()
+    assert reader.read_nvlinks(asked, None, full=False) is None
+    assert [error.call for error in asked.unread] == ["nvmlDeviceGetNvLinkState"]
 
 
 @pytest.mark.parametrize("code", [15, 16])

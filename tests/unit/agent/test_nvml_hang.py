@@ -1,6 +1,7 @@
 """A driver that hangs, seen from outside: the node says so soon, HTTP never waits, and nothing piles up."""
 
 import asyncio
+import gc
 import os
 import statistics
 import time
@@ -167,3 +168,5 @@ async def test_a_thousand_children_are_killed_and_replaced(open_source: Open) ->
     assert zombies_of(os.getpid()) == []
     assert open_files() <= files
     assert len(asyncio.all_tasks()) <= tasks
+    gc.collect()
+    assert sum(type(one) is StuckChild for one in gc.get_objects()) <= 1, "nobody keeps the dead"

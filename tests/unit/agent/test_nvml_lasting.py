@@ -1,12 +1,13 @@
 """Slow values are read rarely, and every sample is complete all the same."""
 
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from gpudiag_agent.clock import ManualClock
-from gpudiag_agent.nvml.lasting import _VALUES, PERIOD_SECONDS, Lasting
+from gpudiag_agent.nvml.lasting import _VALUES, CALLS, FAILING_SECONDS, PERIOD_SECONDS, Lasting
 from gpudiag_agent.sample import CallError, GPUSample, NVLinkSample, PCIeSample, Sample, SourceFault
 from gpudiag_api.vocabulary import Capability
 
@@ -87,6 +88,58 @@ def test_a_gpu_that_is_lost_for_good_is_not_read_in_full_every_time() -> None:
     lasting.complete(node(glimpsed(errors=LOST)), full=True)
     lasting.complete(node(glimpsed(errors=LOST)), full=False)
     assert not lasting.due
+
+
+def failed(call: str) -> tuple[CallError, ...]:
+    return (CallError(call=call, code=999, name="NVML_ERROR_UNKNOWN"),)
+
+
+def test_a_slow_read_that_failed_once_is_tried_again_at_once_and_forgotten() -> None:
+    lasting = Lasting(ManualClock().monotonic)
+    broken = msgspec.structs.replace(read(), inforom_valid=None, unread=failed("nvmlDeviceValidateInforom"))
+    lasting.complete(node(broken), full=True)
+    assert lasting.due
+    lasting.complete(node(read()), full=True)
+    assert not lasting.due
+    assert lasting.complete(node(glimpsed()), full=False).gpus[0].unread == ()
+
+
+def test_a_slow_read_that_keeps_failing_lasts_through_quick_looks_and_is_tried_every_minute() -> None:
+    clock = ManualClock()
+    lasting = Lasting(clock.monotonic)
+    broken = msgspec.structs.replace(read(), inforom_valid=None, unread=failed("nvmlDeviceValidateInforom"))
+    for _ in range(2):
+        lasting.complete(node(broken), full=True)
+    assert not lasting.due
+    for _ in range(3):
+        (gpu,) = lasting.complete(node(glimpsed()), full=False).gpus
+        assert (gpu.unread, gpu.inforom_valid) == (broken.unread, None)
+        assert not lasting.due
+    clock.advance(FAILING_SECONDS)
+    assert lasting.due
+
+
+@pytest.mark.parametrize("where", ["errors", "unread"])
+def test_what_every_look_reads_is_not_dragged_along(where: str) -> None:
+    lasting = Lasting(ManualClock().monotonic)
+    broken = msgspec.structs.replace(read(), **{where: failed("nvmlDeviceGetNvLinkState")})
+    lasting.complete(node(broken), full=True)
+    (gpu,) = lasting.complete(node(glimpsed()), full=False).gpus
+    assert not gpu.incomplete
+
+
+async def test_only_full_looks_make_the_calls_that_last(
+    boot: Boot, open_source: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPUDIAG_NVMLFAKE_LOG", str(tmp_path / "calls"))
+    boot("h100-8").set({"count": 1})
+    source = open_source(deadline=10)
+    await source.sample()
+    full = set((tmp_path / "calls").read_text().split())
+    (tmp_path / "calls").unlink()
+    await source.sample()
+    quick = set((tmp_path / "calls").read_text().split())
+    assert {re.sub(r"_v\d$", "", name) for name in full - quick} == CALLS
 
 
 def test_another_gpu_at_the_same_place_inherits_nothing() -> None:

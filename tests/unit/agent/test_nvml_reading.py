@@ -182,6 +182,16 @@ async def test_one_field_that_fails_is_an_error_and_the_others_are_read(boot: Bo
     assert gpu.thermal_margin_slowdown_celsius == -2
 
 
+@pytest.mark.parametrize(("code", "unread"), [(999, ["nvmlDeviceGetFieldValues(29)"]), (2, []), (3, [])])
+async def test_a_field_that_is_not_told_is_named_unless_the_driver_lacks_it(
+    code: int, unread: list[str], boot: Boot, open_source: Open
+) -> None:
+    # 252 is the time under a power brake for one header and power smoothing for the next: it says nothing.
+    boot("h100-8").set({"count": 1, "gpu.0.field.29": f"error:{code}", "gpu.0.field.252": f"error:{code}"})
+    (gpu,) = (await read(open_source)).gpus
+    assert ([error.call for error in gpu.unread], gpu.errors) == (unread, ())
+
+
 async def test_odd_strings_never_break_a_sample(boot: Boot, open_source: Open) -> None:
     machine = boot("h100-8")
     machine.set(
@@ -244,13 +254,17 @@ async def test_a_mig_device_that_does_not_say_which_is_left_out(boot: Boot, open
 
 async def test_a_call_that_fails_is_an_error_of_that_gpu_alone(boot: Boot, open_source: Open) -> None:
     machine = boot("h100-8")
-    machine.set({"gpu.2.fail.nvmlDeviceGetTotalEccErrors": 999, "gpu.2.fail.nvmlDeviceGetSerial": 999})
+    failing = ("TotalEccErrors", "Serial", "PersistenceMode")
+    machine.set({f"gpu.2.fail.nvmlDeviceGet{what}": 999 for what in failing})
     gpus = (await read(open_source)).gpus
-    found = [(error.call, error.code, error.name) for error in gpus[2].errors]
-    assert found == [(f"nvmlDeviceGet{what}", 999, "NVML_ERROR_UNKNOWN") for what in ("Serial", "TotalEccErrors")]
+    found = [[(error.call, error.code, error.name) for error in kind] for kind in (gpus[2].errors, gpus[2].unread)]
+    assert found == [
+        [(f"nvmlDeviceGet{what}", 999, "NVML_ERROR_UNKNOWN")] for what in ("TotalEccErrors", "PersistenceMode")
+    ]
+    assert gpus[2].serial == "", "a serial number is for people: it is unknown, and no more"
     assert gpus[2].ecc_uncorrected_volatile is None
     assert gpus[2].temperature_celsius == 41
-    assert all(gpu.errors == () for gpu in gpus if gpu.index != 2)
+    assert not any(gpu.incomplete for gpu in gpus if gpu.index != 2)
 
 
 async def test_a_lost_gpu_is_named_and_its_neighbours_are_read(boot: Boot, open_source: Open) -> None:

@@ -1,6 +1,7 @@
 """The flight recorder: half an hour, bounded memory, the same points for the same question."""
 
 import sys
+import tracemalloc
 from array import array
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpudiag_agent.recorder.history import History
 from gpudiag_agent.recorder.recorder import MAX_EVENTS, MAX_GPUS, SPAN, Recorder
 from gpudiag_agent.recorder.ring import Ring
 from gpudiag_agent.recorder.xid_log import MAX_EVENTS as MAX_XIDS
@@ -60,14 +62,14 @@ def report(*reasons: str, health: Health = Health.HEALTHY, driver: str = "570", 
     )
 
 
-def event(number: int = 1, count: int = 1, at: float = START) -> XIDEvent:
+def event(number: int = 1, count: int = 1, at: float = START, text: str = "off the bus") -> XIDEvent:
     return XIDEvent(
         id=f"boot/{number}",
         code=79,
         severity=Severity.CRITICAL,
         blame=Blame.HARDWARE,
         action=Action.REBOOT_NODE,
-        message="off the bus",
+        message=text,
         first_seen=to_rfc3339(START),
         last_seen=to_rfc3339(at),
         count=count,
@@ -124,6 +126,24 @@ class TestBounds:
         assert len(columns) == 7
         assert 8 * sum(map(sys.getsizeof, columns)) < 1 << 20
 
+    def test_eight_gpus_with_all_that_can_happen_to_them_stay_below_four_mebibytes(self) -> None:
+        long = "x" * 1024
+        noisy = report(*(f"R{number}" for number in range(256)))
+        findings = tuple(msgspec.structs.replace(one, message=long + one.reason) for one in noisy.findings)
+        tracemalloc.start()
+        history = History(interval=1, epoch="e")
+        gpus = tuple(gpu(index, power_milliwatts=700_000, utilization_percent=99) for index in range(8))
+        for at in range(1900):
+            history.sampled(Sample(taken_at=START + at, gpus=gpus))
+        for number in range(0, MAX_XIDS * 2, 64):
+            said = tuple(event(number + one, text=f"{one}{long}"[:1024]) for one in range(64))
+            now = msgspec.structs.replace(noisy, findings=findings[number % 256 :], xids=said)
+            history.reported(now, START + number)
+        used, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert used < 4 << 20
+        assert len(history.xids.answer(node_name="n", limit=MAX_XIDS).events) == MAX_XIDS, "it was full"
+
     def test_boards_that_are_swapped_for_ever_do_not_fill_it(self) -> None:
         recorder = Recorder(10)
         for number in range(MAX_GPUS * 3):
@@ -167,6 +187,12 @@ class TestEvents:
         recorder.reported(before, START - SPAN)
         for _ in range(2):
             recorder.reported(after, START)
+        assert [one.kind for one in ask(recorder, 1).events] == kinds
+
+    @pytest.mark.parametrize(("age", "kinds"), [(60.0, ["xid"]), (2 * SPAN, [])])
+    def test_an_xid_that_an_earlier_life_heard_happened_when_it_happened(self, age: float, kinds: list[str]) -> None:
+        recorder = Recorder(10)
+        recorder.reported(msgspec.structs.replace(report(), xids=(event(at=START - age),)), START)
         assert [one.kind for one in ask(recorder, 1).events] == kinds
 
 

@@ -60,6 +60,11 @@ def test_it_never_goes_below_zero_and_names_the_dearest_losses() -> None:
     assert [loss.points for loss in losses] == [70, *[10] * 15]
 
 
+def test_no_point_is_lost_without_its_reason() -> None:
+    total, losses = score(gpu(), [INFO] * 30)
+    assert total == 100 - sum(loss.points for loss in losses) == 68
+
+
 def test_the_words_of_health_and_the_score_agree() -> None:
     worn = gpu(
         ecc_uncorrected_aggregate=1,

@@ -4,9 +4,11 @@ import asyncio
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.unit.agent.tls_world import NAME, believing, handshake, pair, put, tls_node, turn
 
 from gpudiag_agent.clock import ManualClock
@@ -174,6 +176,24 @@ class TestMutual:
                 with pytest.raises((aiohttp.ClientError, OSError)):
                     await get(node.url + path, believing(made, client=stranger))
 
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"days_ago": 3}, {"days_ago": -3}, {"use": ExtendedKeyUsageOID.SERVER_AUTH}],
+        ids=["expired", "not valid yet", "a server's"],
+    )
+    async def test_a_certificate_that_does_not_hold_gets_no_connection(
+        self, tmp_path: Path, wrong: dict[str, Any]
+    ) -> None:
+        made, client = pair(), tmp_path / "client"
+        put(tmp_path / "server", made)
+        client.mkdir()
+        write_client(tmp_path / "server", client, **wrong)
+        async with tls_node(tmp_path / "server", "--tls-client-auth", "require") as node:
+            await node.look()
+            with pytest.raises((aiohttp.ClientError, OSError)):
+                await get(f"{node.url}/v1/report", believing(made, client=client))
+            assert (await get(f"{node.url}/metrics", believing(made)))[0] == 200
+
     async def test_without_the_authority_it_is_not_ready(self, tmp_path: Path) -> None:
         put(tmp_path, pair())
         (tmp_path / "ca.crt").unlink()
@@ -263,11 +283,11 @@ async def until(true: object) -> None:
             await asyncio.sleep(0.001)
 
 
-def write_client(server: Path, client: Path) -> None:
+def write_client(server: Path, client: Path, **how: Any) -> None:
     """A certificate for clients; its authority is added to the server's ca.crt, whose own stays."""
     from tests.unit.agent.client_certificate import made_for_clients  # noqa: PLC0415
 
-    authority, certificate, key = made_for_clients()
+    authority, certificate, key = made_for_clients(**how)
     (server / "..data" / "ca.crt").write_bytes(authority)
     (client / "tls.crt").write_bytes(certificate)
     (client / "tls.key").write_bytes(key)

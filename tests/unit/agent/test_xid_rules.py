@@ -42,6 +42,10 @@ class TestXID:
         [
             ("94, pid=1, Contained: x. RST: No, D-RST: No", Severity.WARNING, Action.RESET_GPU_WHEN_IDLE),
             ("94, pid=1, Contained: x. RST: No, D-RST: Yes", Severity.CRITICAL, Action.DRAIN_AND_RESET_GPU),
+            ("94, pid=1, Contained: x. RST: Yes, D-RST: No", Severity.CRITICAL, Action.DRAIN_AND_RESET_GPU),
+            ("95, pid=1, Uncontained: x. RST: Yes, D-RST: No", Severity.CRITICAL, Action.DRAIN_AND_RESET_GPU),
+            ("95, pid=1, Uncontained: x. RST: No, D-RST: No", Severity.CRITICAL, Action.DRAIN_AND_RESET_GPU),
+            ("95, pid=1, Uncontained: x.", Severity.CRITICAL, Action.DRAIN_AND_RESET_GPU),
             ("149, NETIR_LINK_EVT  Fatal   XC0 i0 Link 09 (0x1 0x0)", Severity.CRITICAL, Action.DRAIN_AND_RESET_GPU),
             ("154, changed from 0x0 (None) to 0x2 (OS Reboot)", Severity.CRITICAL, Action.REBOOT_NODE),
             ("154, changed from 0x0 (None) to 0x4 (Drain and Reset)", Severity.CRITICAL, Action.DRAIN_AND_RESET_GPU),
@@ -119,6 +123,14 @@ class TestXID:
         node.see()
         assert node.hear("NVRM: Xid (PCI:0000:10:00): 163, x").health == Health.DEGRADED
         assert node.hear("NVRM: Xid (PCI:0000:10:00): 162, x").health == Health.HEALTHY
+
+    def test_only_that_gpus_and_only_what_was_before(self) -> None:
+        node = Node()
+        node.see()
+        node.hear("NVRM: Xid (PCI:0000:11:00): 163, x", "NVRM: Xid (PCI:0000:10:00): 119, x")
+        report = node.hear("NVRM: Xid (PCI:0000:10:00): 162, x")
+        assert {(f.reason, f.subject.gpu_index) for f in report.findings} == {("XID163", 1), ("XID119", 0)}
+        assert len(node.hear("NVRM: Xid (PCI:0000:10:00): 163, x").findings) == 3, "it failed again"
 
     def test_repeats_are_counted_and_are_no_news(self) -> None:
         node = Node()

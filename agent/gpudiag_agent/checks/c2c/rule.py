@@ -13,8 +13,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.counters import HOUR, Counters
+from gpudiag_agent.checks.memory import LastKnown
 from gpudiag_agent.sample import C2CLinkSample, GPUSample, Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
 
@@ -29,9 +30,11 @@ class C2C:
     """
 
     name = Check.C2C
+    needs = Witness.NVML
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
+        self._links = LastKnown(lambda gpu: gpu.c2c)
         self._up: set[str] = set()
         self._down: dict[tuple[str, int], tuple[float, int]] = {}
 
@@ -39,6 +42,7 @@ class C2C:
         """Follow states and counters."""
         if sample.fault is not None:
             return
+        self._links.observe(sample)
         present = {gpu.uuid for gpu in sample.gpus}
         self._up &= present
         self._down = {key: seen for key, seen in self._down.items() if key[0] in present}
@@ -58,10 +62,12 @@ class C2C:
     def judge(self, view: View) -> Iterable[Problem]:
         """GPUs whose way to their CPU is broken or breaking."""
         for gpu in view.sample.gpus:
-            for link in gpu.c2c or ():
+            for link in self._links.get(gpu) or ():
                 since, looks = self._down.get((gpu.uuid, link.link), (view.now, 0))
                 settled = looks > 1 and view.now - since >= _DOWN_SECONDS
-                if link.active is False and gpu.uuid in self._up and settled:
+                # One that cannot be read is as it was.
+                down = link.active is False or (link.active is None and gpu.incomplete)
+                if down and gpu.uuid in self._up and settled:
                     yield _inactive(gpu, link)
                 errors = self._counters.increase(gpu.uuid, _key(link.link), HOUR) or 0
                 if errors > view.thresholds.c2c.interrupts_per_hour:

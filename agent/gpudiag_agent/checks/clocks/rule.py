@@ -10,7 +10,7 @@ hardware holds down are judged by Throttling. Clocks set above the default are s
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.memory import PATIENCE, LastKnown
 from gpudiag_agent.sample import Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -20,6 +20,7 @@ class Clocks:
     """See the module."""
 
     name = Check.CLOCKS
+    needs = Witness.NVML
 
     def __init__(self) -> None:
         self._set = LastKnown(lambda gpu: gpu.application_clock_mhz, patience=PATIENCE)

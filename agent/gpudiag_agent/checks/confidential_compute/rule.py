@@ -10,7 +10,7 @@ nothing to be ready for. (``nvmlSystemGetConfComputeState``, ``nvmlSystemGetConf
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence
 from gpudiag_agent.sample import Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
 
@@ -22,6 +22,7 @@ class ConfidentialCompute:
     """See the module."""
 
     name = Check.CONFIDENTIAL_COMPUTE
+    needs = Witness.NVML
 
     def __init__(self) -> None:
         self._unready_since: float | None = None

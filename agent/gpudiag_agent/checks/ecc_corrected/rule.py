@@ -13,7 +13,7 @@ nothing.
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.counters import DAY, HOUR, Counters
 from gpudiag_agent.sample import GPUSample, Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -29,6 +29,7 @@ class ECCCorrected:
     """
 
     name = Check.ECC_CORRECTED
+    needs = Witness.NVML
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
@@ -42,7 +43,7 @@ class ECCCorrected:
         """GPUs whose memory needs correcting too often."""
         limits = view.thresholds.ecc_corrected
         for gpu in view.sample.gpus:
-            if gpu.ecc_corrected_volatile is None and not gpu.errors:
+            if gpu.ecc_corrected_volatile is None and not gpu.incomplete:
                 continue
             hour = self._counters.worst(gpu.uuid, _CORRECTED, HOUR, within_seconds=2 * HOUR) or 0
             day = self._counters.worst(gpu.uuid, _CORRECTED, DAY, within_seconds=2 * DAY) or 0

@@ -11,7 +11,7 @@ A read that fails once keeps the modes before it.
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.boards import is_workstation
 from gpudiag_agent.checks.memory import LastKnown
 from gpudiag_agent.sample import GPUSample, Sample
@@ -22,6 +22,7 @@ class ECCMode:
     """See the module."""
 
     name = Check.ECC_MODE
+    needs = Witness.NVML
 
     def __init__(self) -> None:
         self._current = LastKnown(lambda gpu: gpu.ecc_current)

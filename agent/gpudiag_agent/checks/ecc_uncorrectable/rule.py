@@ -7,7 +7,7 @@ is history and never a finding. A read that fails once keeps the count before it
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.memory import LastKnown
 from gpudiag_agent.sample import Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -17,6 +17,7 @@ class ECCUncorrectable:
     """See the module."""
 
     name = Check.ECC_UNCORRECTABLE
+    needs = Witness.NVML
 
     def __init__(self) -> None:
         self._errors = LastKnown(lambda gpu: gpu.ecc_uncorrected_volatile)

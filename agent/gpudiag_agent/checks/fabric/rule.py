@@ -11,13 +11,14 @@
 
 Not judged: a GPU without a fabric (state "not supported"), PCIe boards, GH200, a node with one GPU, and registration on
 a node without NVSwitches (GB200 and GB300 have theirs elsewhere). "Insufficient resources" was seen on machines that
-work (azhpc-images #506). A reboot clears all.
+work (azhpc-images #506). A reboot clears all. What cannot be read is as it was.
 """
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.fabric import mask as masks
+from gpudiag_agent.checks.memory import LastKnown
 from gpudiag_agent.sample import FabricSample, GPUSample, Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
 from gpudiag_api.wire import Evidence
@@ -35,8 +36,10 @@ class Fabric:
     """See the module."""
 
     name = Check.FABRIC
+    needs = Witness.NVML | Witness.PCI_BUS
 
     def __init__(self) -> None:
+        self._fabric = LastKnown(lambda gpu: gpu.fabric)
         self._pending: dict[str, float] = {}
         """GPU → since when it is not registered."""
 
@@ -44,8 +47,10 @@ class Fabric:
         """Remember since when a GPU is not registered."""
         if sample.fault is not None:
             return
+        self._fabric.observe(sample)
+        found = {gpu.uuid: self._fabric.get(gpu) for gpu in sample.gpus}
         pending = {
-            gpu.uuid for gpu in sample.gpus if gpu.fabric and gpu.fabric.state not in {_NOT_SUPPORTED, _COMPLETED}
+            uuid for uuid, fabric in found.items() if fabric and fabric.state not in {_NOT_SUPPORTED, _COMPLETED}
         }
         self._pending = {uuid: self._pending.get(uuid, sample.taken_at) for uuid in pending}
 
@@ -55,12 +60,13 @@ class Fabric:
         if len(gpus) < 2:
             return
         for gpu in gpus:
-            if gpu.fabric is None or gpu.fabric.state == _NOT_SUPPORTED or _exempt(gpu.model):
+            fabric = self._fabric.get(gpu)
+            if fabric is None or fabric.state == _NOT_SUPPORTED or _exempt(gpu.model):
                 continue
-            if gpu.fabric.state == _COMPLETED:
-                yield from _completed(gpu, gpu.fabric)
+            if fabric.state == _COMPLETED:
+                yield from _completed(gpu, fabric)
             elif self._overdue(gpu, view):
-                yield _pending(gpu, gpu.fabric)
+                yield _pending(gpu, fabric)
 
     def _overdue(self, gpu: GPUSample, view: View) -> bool:
         expected = bool(view.host.nvswitches) or any(name in gpu.model for name in _RACK_SCALE)

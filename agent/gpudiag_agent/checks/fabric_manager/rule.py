@@ -16,7 +16,7 @@ that is seen.
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence
 from gpudiag_agent.checks.daemon import ABSENT_SECONDS, RESTARTS, DaemonWatch
 from gpudiag_agent.host.facts import FABRIC_MANAGER
 from gpudiag_agent.sample import GPUSample, Sample
@@ -30,6 +30,7 @@ class FabricManager:
     """See the module."""
 
     name = Check.FABRIC_MANAGER
+    needs = Witness.NVML | Witness.PCI_BUS | Witness.DAEMONS
 
     def __init__(self) -> None:
         self._daemon = DaemonWatch(FABRIC_MANAGER)

@@ -15,7 +15,7 @@ Nothing is said where a witness is silent: no sysfs, NVML does not answer, no ku
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Identity, Problem, View, evidence, say
+from gpudiag_agent.checks.base import Identity, Problem, View, Witness, evidence, say
 from gpudiag_agent.host.facts import PCIDevice
 from gpudiag_agent.sample import Sample
 from gpudiag_api.pci import slot
@@ -34,6 +34,7 @@ class GPUCount:
     """See the module."""
 
     name = Check.GPU_COUNT
+    needs = Witness.NVML | Witness.PCI_BUS | Witness.KUBELET
 
     def __init__(self) -> None:
         self._blind = False

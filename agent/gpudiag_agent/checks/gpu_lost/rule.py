@@ -13,7 +13,7 @@ One finding per GPU whatever the number of witnesses, so that a second one joini
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Memoryless, Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Memoryless, Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.xid.ledger import LOST_CODE
 from gpudiag_agent.sample import NVML_ERROR_RESET_REQUIRED, GPUSample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -26,6 +26,7 @@ class GPULost(Memoryless):
     """See the module."""
 
     name = Check.GPU_LOST
+    needs = Witness.NVML
 
     def judge(self, view: View) -> Iterable[Problem]:
         """GPUs that are gone, and GPUs that must be reset before they work again."""

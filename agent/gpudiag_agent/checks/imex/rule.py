@@ -4,11 +4,13 @@
 |---|---|---|
 | configured for a domain, its service ran and is away for 60 s | NotRunning, Warning | it runs; no configuration |
 | the same of one that was never seen to run | NotRunning, Info | as above |
-| 3 restarts within 10 minutes | Flapping, Warning | 10 minutes with fewer |
+| 3 restarts within 10 minutes with one configuration | Flapping, Warning | 10 minutes with fewer |
 
 A node is configured for a domain when ``/etc/nvidia-imex/nodes_config.cfg`` lists more than itself. Nothing else asks
 for IMEX: not the model, not an NVSwitch (EKS node agent #63, NVSentinel #1471), and not a driver that runs it in pods,
 where it comes and goes with the jobs (DCGM #308, aicr #2641). A process in a pod counts as running, never as missing.
+A start after ``nodes_config.cfg`` was written anew is no restart: prologues of jobs do so, several times in ten minutes
+where jobs are short.
 That a GPU demands a recovery of its domain (field 230, XID 154) is the XID check's finding. Not judged: the first 5
 minutes after boot, a driver that cannot be read, a container that sees no processes of the node. The 60 s begin when
 the driver answers and the configuration is there.
@@ -16,7 +18,7 @@ the driver answers and the configuration is there.
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence
 from gpudiag_agent.checks.daemon import RESTARTS, DaemonWatch
 from gpudiag_agent.host.facts import IMEX as DAEMON
 from gpudiag_agent.sample import Sample
@@ -30,6 +32,7 @@ class IMEX:
     """See the module."""
 
     name = Check.IMEX
+    needs = Witness.NVML | Witness.DAEMONS
 
     def __init__(self) -> None:
         self._daemon = DaemonWatch(DAEMON)
@@ -37,7 +40,8 @@ class IMEX:
     def observe(self, sample: Sample) -> None:
         """Follow the process."""
         in_domain = (sample.host.imex_nodes or 0) >= _DOMAIN
-        self._daemon.observe(sample.host, sample.taken_at, needed=in_domain and sample.fault is None)
+        needed = in_domain and sample.fault is None
+        self._daemon.observe(sample.host, sample.taken_at, needed=needed, task=sample.host.imex_written)
 
     def judge(self, view: View) -> Iterable[Problem]:
         """Whether a node of a domain lacks it."""
@@ -54,8 +58,8 @@ class IMEX:
                 severity=Severity.WARNING,
                 blame=Blame.DRIVER,
                 action=Action.RESTART_FABRIC_MANAGER,
-                message=f"nvidia-imex was started {restarts} times within 10 minutes: something ends it. "
-                "Read its log before starting it again.",
+                message=f"nvidia-imex was started {restarts} times within 10 minutes, its configuration unchanged: "
+                "something ends it. Read its log before starting it again.",
                 evidence=(evidence("restarts", restarts, threshold=RESTARTS, unit="1/10min"),),
             )
 

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from gpudiag_agent.checks.base import Problem, View, evidence
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence
 from gpudiag_agent.checks.counters import HOUR, MINUTE, Counters
 from gpudiag_agent.checks.infiniband.baseline import Known, PortBaseline
 from gpudiag_agent.host.facts import Port
@@ -81,6 +81,7 @@ class InfiniBand:
     """
 
     name = Check.INFINIBAND
+    needs = Witness.PORTS
 
     def __init__(self, counters: Counters, baseline: PortBaseline) -> None:
         self._counters = counters

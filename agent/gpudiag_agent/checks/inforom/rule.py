@@ -10,7 +10,7 @@ fails, the last answer holds.
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.sample import Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
 
@@ -21,6 +21,7 @@ class InfoROM:
     """See the module."""
 
     name = Check.INFOROM
+    needs = Witness.NVML
 
     def __init__(self) -> None:
         self._corrupt: set[str] = set()

@@ -16,7 +16,7 @@ kept among the lines and is no finding: it is the application's.
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Memoryless, Problem, View, evidence, say
+from gpudiag_agent.checks.base import Memoryless, Problem, View, Witness, evidence, say
 from gpudiag_agent.checks.kernel.signals import HeldSignal
 from gpudiag_agent.kernel_log.signals import (
     AdapterInitLine,
@@ -37,6 +37,7 @@ class AdapterInit(Memoryless):
     """GPUs that the driver could not initialise, or was not given."""
 
     name = Check.ADAPTER_INIT
+    needs = Witness.KERNEL_LOG
 
     def judge(self, view: View) -> Iterable[Problem]:
         """See the module."""
@@ -81,6 +82,7 @@ class GSP(Memoryless):
     """Storms of errors from the GPU's system processor."""
 
     name = Check.GSP
+    needs = Witness.KERNEL_LOG
 
     def judge(self, view: View) -> Iterable[Problem]:
         """See the module."""
@@ -104,6 +106,7 @@ class ClientVersion(Memoryless):
     """Processes that bring libraries of another driver version."""
 
     name = Check.DRIVER
+    needs = Witness.LOOK
 
     def judge(self, view: View) -> Iterable[Problem]:
         """See the module; the newest speaks for all."""
@@ -131,6 +134,7 @@ class LinkTraining(Memoryless):
     """NVLinks that did not train; the line names no GPU."""
 
     name = Check.NVLINK
+    needs = Witness.KERNEL_LOG
 
     def judge(self, view: View) -> Iterable[Problem]:
         """See the module."""
@@ -151,6 +155,7 @@ class PeerMemory(Memoryless):
     """Errors of nvidia-peermem."""
 
     name = Check.PEER_MEMORY
+    needs = Witness.LOOK
 
     def judge(self, view: View) -> Iterable[Problem]:
         """See the module."""

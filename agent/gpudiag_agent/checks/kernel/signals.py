@@ -23,6 +23,7 @@ from gpudiag_agent.kernel_log.signals import (
     TrainingLine,
 )
 from gpudiag_agent.sample import Sample
+from gpudiag_agent.state.bounds import Moment, Natural
 
 MAX_HELD = 64
 _TOGETHER = 5.0
@@ -34,9 +35,9 @@ class HeldSignal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     line: Signal
     """The first that was heard, with the words of later ones where it had none."""
-    first: float
-    last: float
-    count: int = 1
+    first: Moment
+    last: Moment
+    count: Natural = 1
 
     @property
     def pci(self) -> str | None:

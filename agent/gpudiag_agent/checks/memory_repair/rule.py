@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.memory import PATIENCE, LastKnown
 from gpudiag_agent.sample import GPUSample, Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -48,6 +48,7 @@ class MemoryRepair:
     """See the module."""
 
     name = Check.MEMORY_REPAIR
+    needs = Witness.NVML
 
     def __init__(self) -> None:
         self._flags = {

@@ -10,7 +10,7 @@ read that fails once keeps the modes before it.
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.memory import LastKnown
 from gpudiag_agent.sample import Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -20,6 +20,7 @@ class MIG:
     """See the module."""
 
     name = Check.MIG
+    needs = Witness.NVML
 
     def __init__(self) -> None:
         self._current = LastKnown(lambda gpu: gpu.mig_current)

@@ -9,13 +9,16 @@
 
 A link that was never up is no finding by itself: PCIe boards have connectors without a bridge (NVSentinel #1481), and a
 node that is starting brings links up one after the other, hence the 5 minutes. MIG takes a GPU's links down: it is
-not judged, and its baseline is forgotten. A single GPU needs no link.
+not judged, and its baseline is forgotten. A single GPU needs no link. Links that cannot be read are as they were.
 """
 
 from collections import Counter
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+import msgspec
+
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
+from gpudiag_agent.checks.memory import LastKnown
 from gpudiag_agent.checks.nvlink.baseline import LinkBaseline
 from gpudiag_agent.sample import GPUSample, Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -33,9 +36,11 @@ class NVLink:
     """
 
     name = Check.NVLINK
+    needs = Witness.NVML | Witness.PCI_BUS
 
     def __init__(self, baseline: LinkBaseline) -> None:
         self._baseline = baseline
+        self._links = LastKnown(lambda gpu: gpu.nvlinks)
         self._down: dict[tuple[str, int], tuple[float, int]] = {}
         """(GPU, link) → when it was first seen down, and in how many looks."""
         self._fewer: dict[str, float] = {}
@@ -55,7 +60,9 @@ class NVLink:
                 self._baseline.forget(gpu.uuid)
             elif gpu.nvlinks is not None:
                 self._follow(gpu, sample.taken_at)
-        lacking = {gpu.uuid for gpu in sample.gpus if _lacks(gpu, sample.gpus)}
+        self._links.observe(sample)
+        gpus = tuple(self._held(gpu) for gpu in sample.gpus)
+        lacking = {gpu.uuid for gpu in gpus if _lacks(gpu, gpus)}
         self._fewer = {uuid: self._fewer.get(uuid, sample.taken_at) for uuid in lacking}
 
     def _follow(self, gpu: GPUSample, at: float) -> None:
@@ -70,16 +77,21 @@ class NVLink:
                 self._down[key] = (since, looks + 1)
         self._baseline.seen(gpu.uuid, {link.link for link in gpu.nvlinks or () if link.active})
 
+    def _held(self, gpu: GPUSample) -> GPUSample:
+        """The GPU, with its links as last read where they cannot be read."""
+        return gpu if gpu.nvlinks is not None else msgspec.structs.replace(gpu, nvlinks=self._links.get(gpu))
+
     def judge(self, view: View) -> Iterable[Problem]:
         """GPUs with links that should be up."""
-        for gpu in view.sample.gpus:
+        gpus = tuple(self._held(gpu) for gpu in view.sample.gpus)
+        for gpu in gpus:
             if gpu.nvlinks is None:
                 continue
             down = self._lost(gpu, view.now)
             if down:
                 yield self._link_down(gpu, down)
             elif view.now - self._fewer.get(gpu.uuid, view.now) >= _SETTLED_SECONDS:
-                usual = _usual(gpu, view.sample.gpus) or 0
+                usual = _usual(gpu, gpus) or 0
                 if _up(gpu) < usual:
                     yield _fewer_links(gpu, usual)
                 elif _up(gpu) == 0 and (view.host.nvswitches or _in_a_fabric(gpu)):

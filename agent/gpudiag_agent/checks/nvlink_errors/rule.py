@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.counters import HOUR, MINUTE, Counters
+from gpudiag_agent.checks.memory import LastKnown
 from gpudiag_agent.sample import GPUSample, Sample
 from gpudiag_agent.thresholds import NVLinkErrorLimits
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -62,12 +63,15 @@ class NVLinkErrors:
     """
 
     name = Check.NVLINK_ERRORS
+    needs = Witness.NVML
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
+        self._links = LastKnown(lambda gpu: gpu.nvlinks)
 
     def observe(self, sample: Sample) -> None:
         """Follow the counters."""
+        self._links.observe(sample)
         for gpu in sample.gpus:
             for link in (gpu.nvlinks or ())[:_MAX_LINKS]:
                 values: dict[str, int | None] = {
@@ -79,12 +83,12 @@ class NVLinkErrors:
     def judge(self, view: View) -> Iterable[Problem]:
         """GPUs whose links make errors now."""
         for gpu in view.sample.gpus:
-            for rule in _RULES if gpu.nvlinks else ():
+            for rule in _RULES if self._links.get(gpu) else ():
                 yield from self._judge(gpu, rule, view.thresholds.nvlink_errors)
 
     def _judge(self, gpu: GPUSample, rule: _Rule, limits: NVLinkErrorLimits) -> Iterator[Problem]:
         limit = getattr(limits, rule.limit) * rule.factor
-        found = {link.link: self._grown(gpu, link.link, rule) for link in (gpu.nvlinks or ())[:_MAX_LINKS]}
+        found = {link.link: self._grown(gpu, link.link, rule) for link in (self._links.get(gpu) or ())[:_MAX_LINKS]}
         bad = {link: count for link, count in found.items() if count > limit}
         if bad:
             worst = max(bad, key=lambda link: bad[link])

@@ -17,7 +17,7 @@ NAKs are how a link works. A counter that fell is a reset and raises nothing.
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.counters import HOUR, MINUTE, Counters
 from gpudiag_agent.sample import GPUSample, Sample
 from gpudiag_agent.thresholds import PCIeErrorLimits
@@ -40,6 +40,7 @@ class PCIeErrors:
     """
 
     name = Check.PCIE_ERRORS
+    needs = Witness.NVML | Witness.PCI_BUS
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
@@ -58,7 +59,7 @@ class PCIeErrors:
     def judge(self, view: View) -> Iterable[Problem]:
         """GPUs whose link makes errors now."""
         for gpu in view.sample.gpus:
-            if gpu.pcie is not None or gpu.errors:
+            if gpu.pcie is not None or gpu.incomplete:
                 yield from self._link(gpu, view.thresholds.pcie_errors)
 
     def _link(self, gpu: GPUSample, limits: PCIeErrorLimits) -> Iterable[Problem]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.memory import PATIENCE, LastKnown
 from gpudiag_agent.sample import GPUSample, PCIeSample, Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -47,6 +47,7 @@ class PCIeLink:
     """See the module."""
 
     name = Check.PCIE_LINK
+    needs = Witness.NVML
 
     def __init__(self) -> None:
         self._width = LastKnown(lambda gpu: _link(gpu).width, patience=PATIENCE)
@@ -86,7 +87,7 @@ def _follow(before: _Slow | None, gpu: GPUSample, at: float) -> _Slow | None:
     link = _link(gpu)
     if not link.generation or not link.generation_max or not _loaded(gpu):
         # A link is still slow at the moment in which its GPU wakes: short jobs must not add up to a finding.
-        return before if before is not None and (before.lasting or gpu.errors) else None
+        return before if before is not None and (before.lasting or gpu.incomplete) else None
     if link.generation >= link.generation_max:
         return None
     since, looks = (before.since, before.looks) if before is not None else (at, 0)

@@ -16,7 +16,7 @@ The kernel line "detected invalid context" is a finding of this check too, see t
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence
 from gpudiag_agent.host.facts import HostFacts
 from gpudiag_agent.sample import Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -31,6 +31,7 @@ class PeerMemory:
     """See the module."""
 
     name = Check.PEER_MEMORY
+    needs = Witness.NVML | Witness.PORTS | Witness.MODULES
 
     def __init__(self) -> None:
         self._was_in_use = False

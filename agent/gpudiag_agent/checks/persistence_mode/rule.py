@@ -11,7 +11,7 @@ it on may come after the agent, hence the wait.
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.boards import is_workstation
 from gpudiag_agent.sample import Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -24,6 +24,7 @@ class PersistenceMode:
     """See the module."""
 
     name = Check.PERSISTENCE_MODE
+    needs = Witness.NVML
 
     def __init__(self) -> None:
         self._off: dict[str, tuple[float, float]] = {}
@@ -39,7 +40,7 @@ class PersistenceMode:
             if gpu.persistence_mode is False:
                 since = before[0] if before is not None else sample.taken_at
                 off[gpu.uuid] = (min(since, sample.taken_at), sample.taken_at)
-            elif gpu.persistence_mode is None and before is not None and gpu.errors:
+            elif gpu.persistence_mode is None and before is not None and gpu.incomplete:
                 off[gpu.uuid] = before
         self._off = off
 

@@ -13,7 +13,7 @@ Throttling.
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.sample import GPUSample, Sample
 from gpudiag_agent.thresholds import PowerLimits
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -29,6 +29,7 @@ class Power:
     """See the module."""
 
     name = Check.POWER
+    needs = Witness.NVML
 
     def __init__(self) -> None:
         self._lowered: dict[str, tuple[float, float, GPUSample]] = {}
@@ -42,7 +43,7 @@ class Power:
         for gpu in sample.gpus:
             before = self._lowered.get(gpu.uuid)
             if _percent(gpu) is None:
-                if before is not None and gpu.errors:
+                if before is not None and gpu.incomplete:
                     lowered[gpu.uuid] = before
             elif _percent(gpu, TOLERANCE) is not None:
                 since = before[0] if before is not None else sample.taken_at

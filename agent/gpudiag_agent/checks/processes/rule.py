@@ -23,7 +23,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gpudiag_agent.attribution.model import Owner
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.sample import GPUSample, Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
 from gpudiag_api.wire import Evidence
@@ -53,6 +53,7 @@ class Processes:
     """See the module."""
 
     name = Check.PROCESSES
+    needs = Witness.NVML | Witness.PROCESSES
 
     def __init__(self) -> None:
         self._unowned: dict[str, _Unowned] = {}
@@ -66,7 +67,7 @@ class Processes:
         unowned: dict[str, _Unowned] = {}
         seen: dict[tuple[str, int], float] = {}
         for gpu in sample.gpus:
-            if gpu.errors and None in (gpu.processes, gpu.utilization_percent, gpu.memory_used_bytes):
+            if gpu.incomplete and None in (gpu.processes, gpu.utilization_percent, gpu.memory_used_bytes):
                 run = self._unowned.get(gpu.uuid)
                 seen |= {key: at for key, at in self._first_seen.items() if key[0] == gpu.uuid}
             else:

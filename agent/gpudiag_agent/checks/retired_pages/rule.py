@@ -13,7 +13,7 @@ The worst of a GPU is its one finding. The counts never fall and survive reboots
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.counters import WEEK, Counters
 from gpudiag_agent.checks.memory import LastKnown
 from gpudiag_agent.sample import GPUSample, Sample
@@ -32,6 +32,7 @@ class RetiredPages:
     """
 
     name = Check.RETIRED_PAGES
+    needs = Witness.NVML
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters

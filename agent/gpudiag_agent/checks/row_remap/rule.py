@@ -15,7 +15,7 @@ Rows that were remapped are repaired: history, no finding. A read that fails onc
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.memory import PATIENCE, LastKnown
 from gpudiag_agent.sample import GPUSample, Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -25,6 +25,7 @@ class RowRemap:
     """See the module."""
 
     name = Check.ROW_REMAP
+    needs = Witness.NVML
 
     def __init__(self) -> None:
         self._pending = LastKnown(lambda gpu: gpu.remap_pending)

@@ -10,7 +10,7 @@ the flag; three without an answer in a row forget it.
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.checks.memory import PATIENCE, LastKnown
 from gpudiag_agent.sample import Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -20,6 +20,7 @@ class SRAMECC:
     """See the module."""
 
     name = Check.SRAM_ECC
+    needs = Witness.NVML
 
     def __init__(self) -> None:
         self._exceeded = LastKnown(lambda gpu: gpu.sram_threshold_exceeded, patience=PATIENCE)

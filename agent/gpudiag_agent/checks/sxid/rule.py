@@ -12,7 +12,7 @@
 
 from collections.abc import Iterable
 
-from gpudiag_agent.checks.base import Memoryless, Problem, View, evidence
+from gpudiag_agent.checks.base import Memoryless, Problem, View, Witness, evidence
 from gpudiag_agent.checks.sxid import catalogue
 from gpudiag_agent.checks.xid.catalogue import Verdict
 from gpudiag_agent.checks.xid.history import Burst
@@ -28,6 +28,7 @@ class SXIDRule(Memoryless):
     """See the module."""
 
     name = Check.SXID
+    needs = Witness.KERNEL_LOG
 
     def judge(self, view: View) -> Iterable[Problem]:
         """What the switches complain of."""

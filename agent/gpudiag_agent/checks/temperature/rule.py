@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.sample import GPUSample, Sample
 from gpudiag_agent.thresholds import TemperatureLimits, Thresholds
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -53,6 +53,7 @@ class Temperature:
     """
 
     name = Check.TEMPERATURE
+    needs = Witness.NVML
 
     def __init__(self, thresholds: Callable[[], Thresholds] = Thresholds) -> None:
         self._thresholds = thresholds
@@ -70,7 +71,7 @@ class Temperature:
             readings = _readings(gpu, limits, true_margins=true_margins)
             for reason in (_GPU, _MEMORY):
                 before = self._hot.get((gpu.uuid, reason))
-                after = _follow(before, readings.get(reason), sample.taken_at, limits, failed=bool(gpu.errors))
+                after = _follow(before, readings.get(reason), sample.taken_at, limits, failed=gpu.incomplete)
                 if after is not None:
                     hot[gpu.uuid, reason] = after
         self._hot = hot

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from gpudiag_agent.checks.base import Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Problem, View, Witness, evidence, say, subject_of
 from gpudiag_agent.sample import GPUSample, Sample, ThrottleTimes
 from gpudiag_agent.thresholds import Thresholds, ThrottlingLimits
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
@@ -90,6 +90,7 @@ class Throttling:
     """
 
     name = Check.THROTTLING
+    needs = Witness.NVML
 
     def __init__(self, interval: float, thresholds: Callable[[], Thresholds] = Thresholds) -> None:
         self._window = max(WINDOW, 5 * interval)

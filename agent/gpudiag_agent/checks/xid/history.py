@@ -5,6 +5,7 @@ that stay until a reset: 74, 79, 95, 109, 119), else within 3 minutes. NVIDIA's 
 """
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 
@@ -18,6 +19,7 @@ from gpudiag_agent.kernel_log.details import (
     Recovery,
     SMException,
 )
+from gpudiag_agent.state.bounds import Moment, Natural, Word
 
 KEPT = 14 * 86400.0
 """Seconds for which bursts are remembered, over reboots."""
@@ -38,21 +40,21 @@ class Burst(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of its first event."""
     boot: str = ""
     """The kernel's boot id."""
-    code: int
-    pci: str
-    first: float
+    code: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+    pci: Word
+    first: Moment
     """Unix time in seconds."""
-    last: float
-    count: int = 1
+    last: Moment
+    count: Natural = 1
     message: str = ""
     """Of the first, at most 400 characters."""
-    gpu_instance: int | None = None
-    compute_instance: int | None = None
-    process_id: int | None = None
+    gpu_instance: Natural | None = None
+    compute_instance: Natural | None = None
+    process_id: Natural | None = None
     process_name: str | None = None
     job: str | None = None
     """The pod that the process belonged to, where that was known at the time."""
-    uuid: str | None = None
+    uuid: Word | None = None
     """Of the GPU, where the kernel has named it: another board in the slot is another story."""
     caused_by: int | None = None
     place: str | None = None

@@ -24,11 +24,12 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from gpudiag_agent.checks.base import Memoryless, Occurrence, Problem, View, evidence, say, subject_of
+from gpudiag_agent.checks.base import Occurrence, Problem, View, Witness, evidence, say, subject_of
+from gpudiag_agent.checks.memory import LastKnown
 from gpudiag_agent.checks.xid import catalogue, workflow
 from gpudiag_agent.checks.xid.ledger import LOST_CODE
 from gpudiag_agent.checks.xid.workflow import RECOVERY_CODE, Suspicion
-from gpudiag_agent.sample import GPUSample
+from gpudiag_agent.sample import GPUSample, Sample
 from gpudiag_api.vocabulary import Action, Blame, Check, Severity
 from gpudiag_api.wire import Subject
 
@@ -45,10 +46,18 @@ _OVERRIDDEN = frozenset({Action.RESET_GPU_WHEN_IDLE, Action.DRAIN_AND_RESET_GPU,
 _RECOVERY_REASON = "RecoveryActionRequired"
 
 
-class XIDRule(Memoryless):
+class XIDRule:
     """See the module."""
 
     name = Check.XID
+    needs = Witness.KERNEL_LOG
+
+    def __init__(self) -> None:
+        self._demands = LastKnown(lambda gpu: gpu.recovery_action)
+
+    def observe(self, sample: Sample) -> None:
+        """Remember what the driver demands: a field that cannot be read takes nothing back."""
+        self._demands.observe(sample)
 
     def judge(self, view: View) -> Iterable[Problem]:
         """What the kernel log, and the driver's recovery action, say is wrong."""
@@ -58,7 +67,7 @@ class XIDRule(Memoryless):
             if judged is not None:
                 groups.setdefault((_reason(held), held.subject(view.by_pci.get(held.pci))), []).append(judged)
         problems = {key: _problem(key[0], together, key[1], view) for key, together in groups.items()}
-        for problem in _asked_for(view.sample.gpus):
+        for problem in _asked_for((gpu, self._demands.get(gpu)) for gpu in view.sample.gpus):
             # The field is the state now; the line may be older.
             problems[problem.reason, _whole_gpu(problem.subject, view)] = problem
         for suspicion in workflow.suspicions(view.xid_history, boot=view.boot, now=view.now):
@@ -168,11 +177,11 @@ def _suspected(suspicion: Suspicion, view: View) -> Problem:
     )
 
 
-def _asked_for(gpus: Iterable[GPUSample]) -> Iterator[Problem]:
-    for gpu in gpus:
-        if not gpu.recovery_action:
+def _asked_for(demands: Iterable[tuple[GPUSample, int | None]]) -> Iterator[Problem]:
+    for gpu, demand in demands:
+        if not demand:
             continue
-        words, verdict = catalogue.recovery(gpu.recovery_action)
+        words, verdict = catalogue.recovery(demand)
         subject = subject_of(gpu)
         yield Problem(
             check=Check.XID,
@@ -182,7 +191,7 @@ def _asked_for(gpus: Iterable[GPUSample]) -> Iterator[Problem]:
             action=verdict.action,
             message=f"{say(subject)}: the driver asks for: {words} (NVML field 230).",
             subject=subject,
-            evidence=(evidence("recoveryAction", gpu.recovery_action, threshold=0),),
+            evidence=(evidence("recoveryAction", demand, threshold=0),),
         )
 
 

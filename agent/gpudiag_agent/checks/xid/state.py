@@ -4,6 +4,7 @@ import msgspec
 
 from gpudiag_agent.checks.kernel.signals import HeldSignal
 from gpudiag_agent.checks.xid.history import MAX_BURSTS, Burst
+from gpudiag_agent.state.bounds import Moment, Word
 
 VERSION = 1
 MAX_BYTES = 256 * 1024
@@ -17,9 +18,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bursts: tuple[Burst, ...] = ()
     switches: tuple[Burst, ...] = ()
     signals: tuple[HeldSignal, ...] = ()
-    lost: dict[str, float] = {}
-    uuids: dict[str, str] = {}
-    serials: dict[str, str] = {}
+    lost: dict[Word, Moment] = {}
+    uuids: dict[Word, Word] = {}
+    serials: dict[Word, Word] = {}
     recovery: dict[str, int] = {}
     heard: tuple[str, ...] = ()
 

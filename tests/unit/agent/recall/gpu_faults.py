@@ -401,10 +401,18 @@ def _blind(name: str, source: str, code: int, capability: Capability, judged: tu
     )  # fmt: skip
 
 
-def _unread(name: str, code: int, *functions: str) -> Fault:
+def _unread(name: str, code: int, *functions: str, field: int | None = None) -> Fault:
+    reading = failing(*functions, code=code) if field is None else {f"gpu.T.field.{field}": f"error:{code}"}
     return fault(
-        name, f"4, {code}", failing(*functions, code=code), Check.DRIVER, "ReadFailed", (I, NOBODY, NONE), AT_ONCE,
-        after=10, health=Health.UNKNOWN,
+        name, f"4, {code}", reading, Check.DRIVER, "ReadFailed", (I, NOBODY, NONE), AT_ONCE, after=10,
+        health=Health.UNKNOWN,
+    )  # fmt: skip
+
+
+def _partly(name: str, code: int, *functions: str, blame: Blame = NOBODY) -> Fault:
+    return fault(
+        name, f"4, {code}", failing(*functions, code=code), Check.DRIVER, "GPUPartlyReadable", (I, blame, NONE),
+        AT_ONCE, after=10,
     )  # fmt: skip
 
 
@@ -428,6 +436,13 @@ DRIVER = (
     _unread("no resources (23)", 23, "DeviceGetUUID"),
     _unread("not ready (27)", 27, "DeviceGetFieldValues"),
     _unread("in an invalid state (29)", 29, "DeviceGetFieldValues"),
+    _unread("SRAM errors cannot be read (999)", 999, "DeviceGetSramEccErrorStatus"),
+    _unread("NVLink states cannot be read (999)", 999, "DeviceGetNvLinkState"),
+    _unread("the fabric cannot be read (999)", 999, "DeviceGetGpuFabricInfoV", "DeviceGetGpuFabricInfo"),
+    _unread("retired pages cannot be read (999)", 999, field=29),
+    _unread("field 230 cannot be read (999)", 999, field=230),
+    _partly("the PCIe width cannot be read (999)", 999, "DeviceGetCurrPcieLinkWidth"),
+    _partly("the list of processes is refused (4)", 4, "DeviceGetComputeRunningProcesses_v3", blame=SITE),
 )  # fmt: skip
 
 

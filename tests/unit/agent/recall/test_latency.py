@@ -1,7 +1,7 @@
 """How long until it is in the report: the agent as a process, the stand-in as its driver, one look a second.
 
-Medians, so that one bad moment of a busy machine decides nothing; beside each time stands what an answer without news
-took at that moment, and only that is allowed for.
+What NVML shows happens at the worst moment, just after a look. Medians, so that one bad moment of a busy machine
+decides nothing; beside each time stands what an answer without news took at that moment, and only that is allowed for.
 """
 
 import asyncio
@@ -40,6 +40,18 @@ class Running:
         async with self.client.get(f"{self.url}/v1/report") as answer:
             report: dict[str, Any] = await answer.json()
         return {(one["subject"].get("gpuIndex"), one["reason"]) for one in report.get("findings", ())}
+
+    async def looked(self) -> None:
+        """Return just after the next look at the GPUs."""
+
+        async def sampled_at() -> str:
+            async with self.client.get(f"{self.url}/v1/report") as answer:
+                return answer.headers["X-Gpudiag-Sampled-At"]
+
+        before = await sampled_at()
+        async with asyncio.timeout(30):
+            while await sampled_at() == before:
+                await asyncio.sleep(0.01)
 
     async def until(self, done: Callable[[set[tuple[int | None, str]]], bool], *, within: float = 30.0) -> float:
         """Seconds until the report says so."""
@@ -104,7 +116,7 @@ async def test_what_nvml_shows_within_one_and_a_half_intervals(
 ) -> None:
     async def trial(number: int) -> float:
         gpu = number % 7 + 1
-        await asyncio.sleep(0.1 * number)  # Somewhere else between two looks.
+        await agent.looked()
         agent.machine.set({f"gpu.{gpu}.{key}": value})
         taken = await agent.until(lambda said: (gpu, reason) in said)
         agent.machine.set({f"gpu.{gpu}.{key}": usual})
