@@ -48,6 +48,7 @@ def generated() -> dict[Path, str]:
     files[ROOT / "docs" / "thresholds.schema.json"] = thresholds_schema()
     files[ROOT / "docs" / "thresholds.yaml"] = thresholds_file()
     files[ROOT / "docs" / "fault-matrix.md"] = fault_matrix()
+    files[ROOT / "docs" / "reliability.md"] = reliability()
     return files | versioned()
 
 
@@ -111,6 +112,13 @@ def fault_matrix() -> str:
     from tests.unit.agent.recall.table import document  # noqa: PLC0415 - the path is set here
 
     return document()
+
+
+def reliability() -> str:
+    """What the seeds in ``docs/soak.json`` met."""
+    from tests.cluster.soak.page import page  # noqa: PLC0415 - the path is set by fault_matrix
+
+    return page(json.loads((ROOT / "docs" / "soak.json").read_text()))
 
 
 def as_yaml(document: dict[str, Any]) -> str:

@@ -9,9 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.soak.page import page
+
 from gpudiag_api.version import __version__
 
 RESULTS = Path(__file__).resolve().parents[3] / "docs" / "soak.json"
+PAGE = RESULTS.with_name("reliability.md")
 TEST = "tests/cluster/soak/test_soak.py"
 
 
@@ -33,6 +36,7 @@ def main(seeds: str, *, workers: int) -> int:
     runs += [{"version": __version__, **one} for one in met]
     runs = sorted({_key(run): run for run in reversed(runs)}.values(), key=_key)  # a seed that was run again: as before
     RESULTS.write_text("[\n" + ",\n".join(json.dumps(run) for run in runs) + "\n]\n")
+    PAGE.write_text(page(runs))
     print(f"{len(met)} seeds came back to the state of an undisturbed run; {len(runs)} in {RESULTS.name}")
     return status
 
