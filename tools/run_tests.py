@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+SLOWEST = ("--durations=12", "--durations-min=3")
 PATIENT = ("-o", "faulthandler_timeout=900")
 """A slow test may take minutes; a quick one that hangs is ended with its stack by the setting in pyproject.toml."""
 NOT_SLOW = ("-m", "not slow")
@@ -56,20 +57,23 @@ def quick() -> tuple[int, str]:
 
 
 def slow() -> tuple[int, str]:
-    """The slow tests, without coverage: they measure and they wait."""
+    """The slow tests, without coverage: they measure and they wait.
+
+    Files of unit and cluster tests run side by side, then by itself what has a whole cluster or installs its tools.
+    """
     run(sys.executable, "-m", "gpudiag_cli.controlplane", "build")
-    return pytest(
-        "-m",
-        "slow",
-        "tests/unit",
-        "tests/cluster",
-        "tests/e2e",
-        "tests/conformance",
-        "tests/evals",
-        *PATIENT,
-        coverage=False,
-        budget=BUDGET_SECONDS["slow"],
+    suites = (
+        ("unit", ("-n", "2", "--dist", "loadfile", "tests/unit")),
+        ("cluster", ("-n", "3", "--dist", "loadfile", "tests/cluster")),
+        ("end to end", ("tests/e2e", "tests/conformance", "tests/evals")),
     )
+    began, codes, outcomes = time.monotonic(), [], []
+    for name, where in suites:
+        left = BUDGET_SECONDS["slow"] - (time.monotonic() - began)
+        code, outcome = pytest("-m", "slow", *where, *PATIENT, coverage=False, budget=left)
+        codes.append(code)
+        outcomes.append(f"{name} {outcome}")
+    return next((code for code in codes if code), 0), "; ".join(outcomes)
 
 
 def pytest(*arguments: str, coverage: bool, budget: float) -> tuple[int, str]:
@@ -77,7 +81,10 @@ def pytest(*arguments: str, coverage: bool, budget: float) -> tuple[int, str]:
     runner = ["coverage", "run", "-m", "pytest"] if coverage else ["pytest"]
     summary, started = "no summary", time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-m", *runner, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", *runner, *arguments, *SLOWEST],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         alarm = threading.Timer(budget, process.kill)
         alarm.start()

@@ -158,6 +158,7 @@ def test_stop_leaves_no_process_even_if_one_is_paused(own: ControlPlane) -> None
     assert own.pids == {}
 
 
+@pytest.mark.slow
 def test_a_kept_folder_is_taken_up_again_and_never_shared(tmp_path: Path) -> None:
     with ControlPlane.start(tmp_path, controller_manager=False) as first:
         first.client()("create", "namespace", "kept")
@@ -167,6 +168,7 @@ def test_a_kept_folder_is_taken_up_again_and_never_shared(tmp_path: Path) -> Non
         second.client()("get", "namespace", "kept")
 
 
+@pytest.mark.slow
 def test_a_port_lost_to_another_program_is_drawn_again(own: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = urlsplit(own.server).port
     assert taken is not None

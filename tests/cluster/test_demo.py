@@ -60,6 +60,7 @@ def test_a_line_in_the_scenario_is_a_fault(stage: Stage) -> None:
     assert stage.look.node("gpu-04")["reason"] == "Overheating"
 
 
+@pytest.mark.slow
 def test_an_operator_that_dies_is_started_again_and_knows_what_it_knew(stage: Stage) -> None:
     said = list[str]()
     keeper = Keeper(stage.programs, say=said.append)
@@ -90,6 +91,7 @@ def test_a_program_that_ends_ends_the_demo_with_its_log(stage: Stage) -> None:
     stage.check()
 
 
+@pytest.mark.slow
 def test_up_runs_until_interrupted_and_leaves_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-u", "-m", "gpudiag_cli", "up"]

@@ -77,6 +77,11 @@ def _not_about_signals(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("OS signals are ignored")
 
 
+def _not_about_its_end(record: logging.LogRecord) -> bool:
+    """False for a request that kopf still had under way when it closed its own session to stop."""
+    return "Connector is closed" not in record.getMessage()
+
+
 def configure(*, level: str, json: bool, stream: TextIO | None = None) -> None:
     """Send all records to ``stream`` (default: standard error), replacing what was configured before.
 
@@ -98,3 +103,5 @@ def configure(*, level: str, json: bool, stream: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(logging.INFO if debug else logging.WARNING)
     running = logging.getLogger("kopf._core.reactor.running")
     running.filters = [_not_about_signals]
+    observing = logging.getLogger("kopf._core.reactor.observation")
+    observing.filters = [_not_about_its_end]

@@ -10,7 +10,7 @@ from tests.cluster.operator.conftest import LONG_LEASES, Rig
 
 from gpudiag_cli.controlplane import ControlPlane
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 HEALTHY = ("Healthy", "AllHealthy")
 NAMES = tuple(f"out-{number}" for number in range(1, 6))
@@ -39,8 +39,8 @@ OUTAGES: dict[str, tuple[Callable[[ControlPlane], None], Callable[[ControlPlane]
     ("kind", "seconds"),
     [
         pytest.param("refuses", 10, id="refuses-10s"),
-        pytest.param("refuses", 90, id="refuses-90s", marks=pytest.mark.slow),
-        pytest.param("hangs", 90, id="hangs-90s", marks=pytest.mark.slow),
+        pytest.param("refuses", 90, id="refuses-90s"),
+        pytest.param("hangs", 90, id="hangs-90s"),
     ],
 )
 def test_it_survives_and_ends_in_the_same_state(world: World, kind: str, seconds: float) -> None:

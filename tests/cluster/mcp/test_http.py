@@ -133,6 +133,7 @@ class TestWhoSeesWhat:
         assert await running.metric("mcp_auth_attempts_total") == 1
 
 
+@pytest.mark.slow
 class TestTheDoor:
     async def test_without_a_token_there_is_nothing(self, running: Facade) -> None:
         answer = await post(running.url)
@@ -191,6 +192,7 @@ class TestTheDoor:
         assert int(answers[-1].headers["retry-after"]) >= 1
 
 
+@pytest.mark.slow
 class TestCreating:
     async def test_an_approval_asked_by_one_replica_is_taken_by_another(
         self, own: Path, store: Store, account: Account, kubectl: Kubectl, namespace: str, tmp_path: Path
@@ -235,6 +237,7 @@ class TestCreating:
         assert "NotPermitted: this server may not act for you" in said(result)
 
 
+@pytest.mark.slow
 class TestItsOwnLife:
     async def test_it_runs_with_the_service_account_of_its_pod(
         self, control_plane: ControlPlane, store: Store, account: Account, tmp_path: Path, namespace: str

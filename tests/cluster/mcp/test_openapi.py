@@ -9,7 +9,7 @@ from tests.cluster.mcp.facade import facade
 
 from gpudiag_cli.controlplane import ControlPlane
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 @pytest.mark.usefixtures("crds")

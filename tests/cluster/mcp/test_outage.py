@@ -12,7 +12,7 @@ from tests.unit.mcp.world import node
 
 from gpudiag_cli.controlplane import ControlPlane
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ def version(rig: "Rig", kind: str, name: str) -> str:
     return found
 
 
+@pytest.mark.slow
 def test_killed_and_restarted_it_finds_the_same_state_and_writes_nothing(rig: "Rig") -> None:
     agent = rig.add_node("r1")
     rig.add_node("r2", agent=False)
@@ -56,6 +57,7 @@ def test_killed_and_restarted_it_finds_the_same_state_and_writes_nothing(rig: "R
     assert after == before
 
 
+@pytest.mark.slow
 def test_an_open_breaker_outlives_the_process(rig: "Rig") -> None:
     agent = rig.add_node("s1")
     flags = ("--breaker-failures", "1", "--breaker-open", "1m")
@@ -97,6 +99,7 @@ def test_a_port_that_is_taken_is_said_and_ends_it(rig: "Rig") -> None:
     assert "--metrics-addr" in second.log.read_text()
 
 
+@pytest.mark.slow
 def test_an_outage_of_the_api_server_is_survived_in_the_same_process(fragile_rig: "Rig") -> None:
     rig = fragile_rig
     agent = rig.add_node("u1")
@@ -115,6 +118,7 @@ def test_an_outage_of_the_api_server_is_survived_in_the_same_process(fragile_rig
     assert operator.process.poll() is None
 
 
+@pytest.mark.slow
 def test_it_waits_for_an_api_server_that_is_away_at_the_start(fragile_rig: "Rig") -> None:
     rig = fragile_rig
     rig.add_node("v1")

@@ -74,7 +74,9 @@ class TestJSON:
         logs.configure(level="info", json=True, stream=stream)
         logging.getLogger("kopf.objects").info("handled")
         logging.getLogger("kopf._core.reactor.running").warning("OS signals are ignored: not the main thread")
-        logging.getLogger("kopf._cogs.clients.api").error("will retry")
+        observing = logging.getLogger("kopf._core.reactor.observation")
+        observing.error("Request attempt #1 failed; will retry: ClientConnectionError('Connector is closed.')")
+        observing.error("will retry")
         assert [line["message"] for line in written(stream)] == ["will retry"]
         logs.configure(level="debug", json=True, stream=stream)
         logging.getLogger("kopf.objects").info("handled")
