@@ -78,8 +78,8 @@ def _not_about_signals(record: logging.LogRecord) -> bool:
 
 
 def _not_about_its_end(record: logging.LogRecord) -> bool:
-    """False for a request that kopf still had under way when it closed its own session to stop."""
-    return "Connector is closed" not in record.getMessage()
+    """False for a request that kopf still had under way when it closed its own session, to stop or to log in anew."""
+    return not any(words in record.getMessage() for words in ("Connector is closed", "TCP closed", "SSL closed"))
 
 
 def configure(*, level: str, json: bool, stream: TextIO | None = None) -> None:

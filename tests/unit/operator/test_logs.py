@@ -76,6 +76,7 @@ class TestJSON:
         logging.getLogger("kopf._core.reactor.running").warning("OS signals are ignored: not the main thread")
         observing = logging.getLogger("kopf._core.reactor.observation")
         observing.error("Request attempt #1 failed; will retry: ClientConnectionError('Connector is closed.')")
+        observing.error("Request attempt #2 failed; TCP closed; will re-authenticate: GET https://server/api")
         observing.error("will retry")
         assert [line["message"] for line in written(stream)] == ["will retry"]
         logs.configure(level="debug", json=True, stream=stream)
