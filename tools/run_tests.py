@@ -59,13 +59,14 @@ def quick() -> tuple[int, str]:
 def slow() -> tuple[int, str]:
     """The slow tests, without coverage: they measure and they wait.
 
-    Files of unit and cluster tests run side by side, then by itself what has a whole cluster or installs its tools.
+    Files of unit and cluster tests run side by side; what has a whole cluster or installs its tools runs by itself.
     """
     run(sys.executable, "-m", "gpudiag_cli.controlplane", "build")
     suites = (
         ("unit", ("-n", "2", "--dist", "loadfile", "tests/unit")),
         ("cluster", ("-n", "3", "--dist", "loadfile", "tests/cluster")),
-        ("end to end", ("tests/e2e", "tests/conformance", "tests/evals")),
+        ("end to end", ("tests/e2e",)),
+        ("assistants", ("tests/conformance", "tests/evals")),
     )
     began, codes, outcomes = time.monotonic(), [], []
     for name, where in suites:

@@ -19,6 +19,7 @@ from gpudiag_operator.kube.api import KubeAPI
 from gpudiag_operator.leadership.election import NEVER, Election, Timing
 from gpudiag_operator.leadership.fence import Fence, boottime
 from gpudiag_operator.leadership.keeper import Duty, Keeper
+from gpudiag_operator.leadership.owner import own_account
 
 OPERATOR = "gpudiag-operator"
 AGGREGATOR = "gpudiag-aggregator"
@@ -87,7 +88,7 @@ class Leadership:
             timing: see there.
             problem: why no Lease must be renewed; None: the process does its work.
         """
-        identity = new_identity()
+        identity, owner = new_identity(), own_account(namespace)
         duty = Duty(
             problem=problem,
             may_take=lambda since, others: self.may_take(since, others=others, timing=timing),
@@ -97,7 +98,7 @@ class Leadership:
         for name in self._claims:
             election = Election(identity, timing)
             self._keepers[name] = Keeper(
-                api, namespace=namespace, name=name, election=election, fence=self.fence, duty=duty
+                api, namespace=namespace, name=name, election=election, fence=self.fence, duty=duty, owner=owner
             )
         return {name: keeper.run() for name, keeper in self._keepers.items()}
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -60,10 +60,19 @@ class Keeper:
         election: what is known of it.
         fence: opened by it.
         duty: see there.
+        owner: with which a new Lease shall go, as an owner reference; None: with nothing.
     """
 
     def __init__(
-        self, api: KubeAPI, *, namespace: str, name: str, election: Election, fence: Fence, duty: Duty
+        self,
+        api: KubeAPI,
+        *,
+        namespace: str,
+        name: str,
+        election: Election,
+        fence: Fence,
+        duty: Duty,
+        owner: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.election = election
@@ -73,6 +82,7 @@ class Keeper:
         self._path = f"{self._collection}/{name}"
         self._fence = fence
         self._duty = duty
+        self._owner = owner
         self._timing = election.timing
         self._said = ""
         self._resigned = False
@@ -155,7 +165,9 @@ class Keeper:
             self.election.saw(found, at=self._duty.clock())
 
     async def _create(self) -> None:
-        metadata = {"name": self.name, "namespace": self._namespace, "labels": LABELS}
+        metadata: dict[str, object] = {"name": self.name, "namespace": self._namespace, "labels": LABELS}
+        if self._owner is not None:
+            metadata["ownerReferences"] = [dict(self._owner)]
         spec = records.taken(None, self.election.identity, duration=self._timing.lease_duration, now=self._duty.wall())
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
         asked_at = self._duty.clock()

@@ -17,7 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.install_parts import install
+
 from gpudiag_api.version import __version__
+
+from .toolbox import download
 
 ROOT = Path(__file__).resolve().parents[3]
 SITE = "lib/python3.11/site-packages"
@@ -52,21 +56,31 @@ PARTS = (
 )
 
 
-def environment(part: Part, folder: Path) -> Path:
+def environment(part: Part, folder: Path, downloads: Path) -> Path:
     """Install a part as its Dockerfile does: hashed requirements and its source roots, no pip; returns the folder."""
     site = folder / SITE
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    pip += ["--require-hashes", "--only-binary=:all:", "--target", str(site), "-r", str(part.requirements)]
-    subprocess.run(pip, check=True, timeout=600)
-    for source in part.sources:
-        package = f"gpudiag_{source}"
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / source / package, site / package, ignore=ignored)
-    subprocess.run([sys.executable, "-m", "compileall", "-q", str(site)], check=True, timeout=300)
+    shutil.copytree(packages(part, downloads), site)
     (folder / "bin").mkdir()
+    install(list(part.sources), packages=site, scripts=folder / "bin", python="/venv/bin/python3")
+    ours = [str(site / f"gpudiag_{source}") for source in part.sources]
+    subprocess.run([sys.executable, "-m", "compileall", "-q", *ours], check=True, timeout=300)
     (folder / "bin" / "python3").symlink_to("/usr/bin/python3.11")
     (folder / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.11\n", encoding="utf-8")
     return folder
+
+
+def packages(part: Part, downloads: Path) -> Path:
+    """The folder of a part's hashed requirements, with byte code; made once for each version of them."""
+    kept = downloads / f"{part.name}-{hashlib.sha256(part.requirements.read_bytes()).hexdigest()[:16]}"
+    if kept.exists():
+        return kept
+    partial = downloads / f"{part.name}.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    pip += ["--require-hashes", "--only-binary=:all:", "--target", str(partial), "-r", str(part.requirements)]
+    subprocess.run(pip, check=True, timeout=600)
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(partial)], check=True, timeout=300)
+    return partial.rename(kept)
 
 
 def layer(folder: Path, prefix: str) -> bytes:
@@ -83,9 +97,13 @@ def layer(folder: Path, prefix: str) -> bytes:
     return buffer.getvalue()
 
 
-def compressed(data: bytes) -> int:
-    """Size of a layer as a registry keeps it, in bytes."""
-    return len(gzip.compress(data, compresslevel=6, mtime=0))
+def compressed(archive: Path) -> int:
+    """Size of the layers above the base as a registry keeps them, in bytes."""
+    with tarfile.open(archive) as tar:
+        manifest = tar.extractfile("manifest.json")
+        assert manifest is not None
+        files = [tar.extractfile(name) for name in json.load(manifest)[0]["Layers"][1:]]
+        return sum(len(gzip.compress(file.read(), compresslevel=6, mtime=0)) for file in files if file is not None)
 
 
 def base(folder: Path, downloads: Path) -> Path:
@@ -95,9 +113,7 @@ def base(folder: Path, downloads: Path) -> Path:
         partial = downloads / "debs.part"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        subprocess.run(
-            ["apt-get", "download", *BASE_PACKAGES], cwd=partial, check=True, capture_output=True, timeout=300
-        )
+        download(BASE_PACKAGES, partial)
         partial.rename(debs)
     for name in ("bin", "sbin", "lib", "lib64"):
         (folder / "usr" / name).mkdir(parents=True)
@@ -142,20 +158,19 @@ def archive(path: Path, name: str, layers: list[bytes], config: dict[str, Any]) 
     return path
 
 
-def build(folder: Path, downloads: Path) -> list[Path]:
-    """All images as archives in a folder, the sandbox's (pause) included."""
+def build(folder: Path, downloads: Path) -> dict[str, Path]:
+    """All images as archives in a folder, by name, the sandbox's (pause) included."""
     bottom = layer(base(folder / "base", downloads), ".")
-    pause = archive(folder / "pause.tar", PAUSE, [bottom], {"Entrypoint": ["/usr/bin/sleep", "infinity"]})
-    archives = [pause]
+    archives = {"pause": archive(folder / "pause.tar", PAUSE, [bottom], {"Entrypoint": ["/usr/bin/sleep", "infinity"]})}
     for part in PARTS:
-        top = layer(environment(part, folder / part.name), "venv")
+        top = layer(environment(part, folder / part.name, downloads), "venv")
         config = {
             "User": part.user,
             "Env": ["PATH=/venv/bin:/usr/bin:/bin", "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1", "USER=gpudiag"],
             "Entrypoint": ["python3", "-m", part.module],
         }
         name = f"docker.io/library/{part.name}:{__version__}"
-        archives.append(archive(folder / f"{part.name}.tar", name, [bottom, top], config))
+        archives[part.name] = archive(folder / f"{part.name}.tar", name, [bottom, top], config)
     return archives
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,21 +16,29 @@ from typing import Any, Self
 from gpudiag_cli.controlplane.errors import ControlPlaneError, last_lines, with_lines
 from gpudiag_cli.controlplane.process import Child
 
+from .janitor import roots
 from .plan import ADDRESS, API_PORT, NODE, Plan, Programs
 
-CGROUPS = Path("/sys/fs/cgroup")
 READY_SECONDS = 120.0
 
 
 class Node:
-    """A running cluster of one node; use it as a context manager."""
+    """A running cluster of one node; use it as a context manager.
 
-    def __init__(self, folder: Path, programs: Programs) -> None:
+    Args:
+        folder: for its files.
+        programs: of the node.
+        temporary: other folders that shall go with it.
+    """
+
+    def __init__(self, folder: Path, programs: Programs, *, temporary: Sequence[Path] = ()) -> None:
         self.folder = folder
+        self._temporary = temporary
         self._programs = programs
         self._plan = Plan(folder, programs, f"gpudiag-e2e-{os.getpid()}")
         self._settings = self._plan.settings
         self._child: Child | None = None
+        self._janitor: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -56,6 +65,11 @@ class Node:
         pid = self._child.pid
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()[0])
 
+    def start(self, command: Sequence[str | Path], log: Path) -> Child:
+        """Start a program on the node, in its network and mounts; it ends with this process."""
+        nsenter = shutil.which("nsenter") or "nsenter"
+        return Child.start([nsenter, f"--target={self.init}", "--net", "--mount", "--", *command], log)
+
     def run(
         self, command: Sequence[str | Path], *, stdin: str = "", check: bool = True, timeout: float = 120.0
     ) -> subprocess.CompletedProcess[str]:
@@ -79,31 +93,29 @@ class Node:
         self.run(["ctr", "-n", "k8s.io", "images", "import", "--local", archive], timeout=300)
 
     def stop(self) -> None:
-        """End everything that runs on the node, and take its cgroups away; may be called again."""
+        """End everything that runs on the node, and take its control groups and data away; may be called again."""
         if self._child is not None:
             with contextlib.suppress(OSError, IndexError):
-                os.kill(self.init, 9)
+                os.kill(self.init, signal.SIGKILL)
             self._child.stop(10.0)
             self._child = None
-        deadline = time.monotonic() + 10
-        while (left := _cgroups(self._plan.cgroup)) and time.monotonic() < deadline:
-            for folder in left:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-            time.sleep(0.05)
-        # The API server's dependents may still unmount; nothing below is a mount of this machine.
-        shutil.rmtree(self.folder / "containerd", ignore_errors=True)
+        if self._janitor is not None:
+            self._janitor.communicate(timeout=60)
+            self._janitor = None
 
     def _start(self) -> None:
         plan = self._plan.write(self._settings)
-        for root in [CGROUPS] if (CGROUPS / "cgroup.controllers").exists() else sorted(CGROUPS.iterdir()):
-            if root.is_dir() and not root.is_symlink():
-                (root / self._plan.cgroup).mkdir()
-                _inherit_cpuset(root, self._plan.cgroup)
+        # In a session of its own: it outlives this process, whatever ends that.
+        janitor = Path(__file__).with_name("janitor.py")
+        data = [self.folder / name for name in ("containerd", "lib", "etcd")]
+        command: list[str | Path] = [sys.executable, janitor, self._plan.cgroup, *data, *self._temporary]
+        self._janitor = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        for root in roots():
+            (root / self._plan.cgroup).mkdir()
+            _inherit_cpuset(root, self._plan.cgroup)
         namespaces = [shutil.which("unshare") or "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
         init = Path(__file__).with_name("init.py")
-        command: list[str | Path] = [*namespaces, sys.executable, init, plan]
-        self._child = Child.start(command, self.folder / "init.log", cwd=self.folder)
+        self._child = Child.start([*namespaces, sys.executable, init, plan], self.folder / "init.log", cwd=self.folder)
         self._until("the API server's certificate", self._settings.ca.exists)
         for path, token in (
             (self.folder / "kubelet.kubeconfig", self._plan.kubelet_token),
@@ -137,12 +149,6 @@ def _inherit_cpuset(root: Path, name: str) -> None:
     for file in ("cpuset.mems", "cpuset.cpus"):
         if (root / file).exists() and (root / name / file).exists():
             (root / name / file).write_text((root / file).read_text(encoding="ascii"), encoding="ascii")
-
-
-def _cgroups(name: str) -> list[Path]:
-    """Every folder of the node's control groups, deepest first."""
-    tops = [CGROUPS / name, *CGROUPS.glob(f"*/{name}")]
-    return [Path(folder) for top in tops for folder, _, _ in os.walk(top, topdown=False)]
 
 
 __all__ = ["ADDRESS", "API_PORT", "NODE", "Node", "Programs"]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import pwd
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,17 @@ async def test_lists_and_events_come_over_and_stopping_is_quick(rig: Rig) -> Non
     assert rig.feed.ready.is_set()
     assert rig.server.tokens == {"Bearer secret"}
     await rig.stop()
+
+
+async def test_a_user_without_a_name_is_no_hindrance(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(uid: int) -> pwd.struct_passwd:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "POD_ID"):
+        monkeypatch.delenv(name, raising=False)
+    rig.start()
+    await rig.until((None, "listed"))
 
 
 async def test_deletions_come_over(rig: Rig) -> None:

@@ -35,7 +35,7 @@ class Wire(FakeAPI):
 class Replica:
     """One process that competes for one Lease."""
 
-    def __init__(self, api: Any, clock: Clock, identity: str) -> None:
+    def __init__(self, api: Any, clock: Clock, identity: str, *, owner: Mapping[str, str] | None = None) -> None:
         self.clock = clock
         self.problem: str | None = None
         self.acquired: list[str] = []
@@ -56,6 +56,7 @@ class Replica:
             election=self.election,
             fence=self.fence,
             duty=duty,
+            owner=owner,
         )
 
 
@@ -81,6 +82,13 @@ async def test_of_two_one_takes_it(api: FakeAPI, clock: Clock) -> None:
     assert (one.fence.left(), two.fence.left()) == (10, 0)
     assert spec(api)["holderIdentity"] == "one"
     assert api.objects[PATH]["metadata"]["labels"] == {"app.kubernetes.io/name": "gpudiag-operator"}
+    assert "ownerReferences" not in api.objects[PATH]["metadata"]
+
+
+async def test_a_new_lease_goes_with_its_owner(api: FakeAPI, clock: Clock) -> None:
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "name": "gpudiag-operator", "uid": "1"}
+    await Replica(api, clock, "one", owner=account).keeper.turn()
+    assert api.objects[PATH]["metadata"]["ownerReferences"] == [account]
 
 
 async def test_a_dead_leaders_lease_is_taken_when_its_time_is_over(api: FakeAPI, clock: Clock) -> None:
