@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from tests.cluster.manifests.audit import ONLY_WHERE_ALLOWED, asked_beyond, audited, granted_anywhere
 
 from gpudiag_cli.controlplane import ControlPlane, ControlPlaneError, Kubectl
 
@@ -12,15 +13,23 @@ CRDS = Path(__file__).resolve().parents[2] / "crds"
 
 
 @pytest.fixture(scope="session")
-def control_plane() -> Iterator[ControlPlane]:
-    """Shared: a test that stops or pauses it starts one of its own."""
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """Shared: a test that stops or pauses it starts one of its own.
+
+    It keeps an audit log: whatever the operators of all these tests ask for must be what its roles grant. A client that
+    a test uses by itself gets a User-Agent of its own.
+    """
+    folder = tmp_path_factory.mktemp("audit")
     try:
-        plane = ControlPlane.start()
+        binaries, log = audited(folder)
+        plane = ControlPlane.start(binaries=binaries)
     except ControlPlaneError as error:
         pytest.fail(str(error), pytrace=False)
     with plane:
         yield plane
         plane.check()
+        granted = granted_anywhere(plane.client(), folder, "gpudiag-operator")
+        assert asked_beyond(log, "gpudiag-operator", granted) <= ONLY_WHERE_ALLOWED
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,8 @@ GPUNODES = "/apis/gpudiag.dev/v1alpha1/gpunodes"
 
 @pytest.fixture
 async def api(control_plane: ControlPlane) -> AsyncIterator[KubeClient]:
-    async with KubeClient(await load_access(kubeconfig=str(control_plane.kubeconfig))) as client:
+    access = await load_access(kubeconfig=str(control_plane.kubeconfig))
+    async with KubeClient(access, user_agent="a test") as client:
         yield client
 
 

@@ -25,7 +25,7 @@ SELECTOR = "app.kubernetes.io/name=gpudiag-agent"
 @pytest.fixture
 async def api(control_plane: ControlPlane) -> AsyncIterator[KubeClient]:
     access = await load_access(kubeconfig=str(control_plane.kubeconfig))
-    async with KubeClient(access) as client:
+    async with KubeClient(access, user_agent="a test") as client:
         yield client
 
 

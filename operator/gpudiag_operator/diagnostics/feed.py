@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 2.0
 LOGIN_SECONDS = 5.0
 """At least so long between two log-ins."""
+_IDENTITY = "gpudiag-operator"
+"""kopf would ask for the name of the user, which a bare number (OpenShift gives any) does not have, and end. It is for
+kopf's peers, and there are none."""
 _SETTLED_SECONDS = 300.0
 """kopf that ran for so long was well: its next fault is a first one."""
 
@@ -119,6 +122,7 @@ class _Life:
         await kopf.operator(
             registry=handlers.registry(self._deliver, self._login),
             settings=handlers.settings(),
+            identity=_IDENTITY,  # type: ignore[arg-type]  # kopf keeps its name for such a str to itself
             standalone=True,
             clusterwide=True,
             stop_flag=self._stop,

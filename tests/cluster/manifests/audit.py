@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.manifests.rendering import Object
+from tests.cluster.manifests.rendering import COMPONENTS, OVERLAYS, Object, kustomize
 
-from gpudiag_cli.controlplane import Binaries, find_binaries
+from gpudiag_cli.controlplane import Binaries, Kubectl, find_binaries
 
 POLICY = {
     "apiVersion": "audit.k8s.io/v1",
@@ -17,6 +17,10 @@ POLICY = {
     "omitStages": ["RequestReceived"],
     "rules": [{"level": "Metadata"}],
 }
+
+
+ONLY_WHERE_ALLOWED = {"create secrets"}
+"""Tried by a leader that finds no Secret for the agents' certificate; the manifests bring one, and no such right."""
 
 
 @dataclass(frozen=True, order=True)
@@ -36,7 +40,8 @@ def audited(folder: Path, *flags: str) -> tuple[Binaries, Path]:
     binaries, log, policy = find_binaries(), folder / "audit.log", folder / "audit-policy.json"
     policy.write_text(json.dumps(POLICY))
     wrapper = folder / "kube-apiserver"
-    more = [f"--audit-policy-file={policy}", f"--audit-log-path={log}", *flags]
+    # Of the size (MB) at which a log is put aside; those put aside are not read.
+    more = [f"--audit-policy-file={policy}", f"--audit-log-path={log}", "--audit-log-maxsize=1024", *flags]
     wrapper.write_text(f'#!/bin/sh\nexec {shlex.quote(str(binaries.kube_apiserver))} "$@" {shlex.join(more)}\n')
     wrapper.chmod(0o755)
     return replace(binaries, kube_apiserver=wrapper), log
@@ -94,6 +99,27 @@ def granted(items: Iterable[Object], account: str) -> set[Right]:
             for verb in rule["verbs"]
         }
     return found
+
+
+def granted_anywhere(kubectl: Kubectl, folder: Path, account: str) -> set[Right]:
+    """What the roles of any overlay, with all components or none, give to a service account."""
+    return {
+        right
+        for overlay in OVERLAYS
+        for components in ((), COMPONENTS)
+        for right in granted(kustomize(kubectl, folder / overlay, overlay=overlay, components=components), account)
+    }
+
+
+def asked_beyond(log: Path, agent: str, grants: Iterable[Right]) -> set[str]:
+    """What processes of ours, known by their User-Agent, asked for in a whole run and no role grants; not where.
+
+    Tests run them as administrators and in namespaces of their own, so nothing was refused.
+    """
+    known = {(grant.resource, grant.verb) for grant in grants}
+    with log.open() as lines:
+        events = [json.loads(line) for line in lines if f'"userAgent":"{agent}' in line and '"objectRef"' in line]
+    return {f"{use.verb} {use.resource}" for use in used(events) if (use.resource, use.verb) not in known}
 
 
 def covers(grant: Right, use: Right) -> bool:

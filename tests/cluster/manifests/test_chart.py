@@ -38,10 +38,18 @@ EVERYTHING: dict[str, Any] = {
     "image": {"registry": "registry.example/gpu/", "tag": "9.9.9"},
     "commonLabels": {"team": "gpu"},
     "openshift": {"enabled": True},
-    "monitoring": {"enabled": True, "labels": {"release": "prometheus"}},
+    "monitoring": {
+        "enabled": True,
+        "labels": {"release": "prometheus"},
+        "agentEndpoint": {
+            "authorization": {"credentials": {"name": "scraper", "key": "token"}},
+            "tlsConfig": {"cert": {"secret": {"name": "scraper", "key": "tls.crt"}}},
+        },
+    },
     "networkPolicy": {"allowPrometheus": True, "apiServerCIDR": "10.0.0.1/32"},
     "agentAPI": {
-        "allowedServiceAccounts": ["monitoring/prometheus"],
+        "allowedServiceAccounts": ["sre/reader"],
+        "metricsServiceAccounts": ["monitoring/prometheus"],
         "anonymousPaths": "/healthz",
         "tls": {"mode": "secret", "secretName": "agents", "serverName": "agents.example", "clientSecretName": "client"},
     },
@@ -182,8 +190,15 @@ def test_every_option_arrives(template: Template) -> None:
     assert environment(pod_of(items, "gpudiag-agent"))["NVIDIA_VISIBLE_DEVICES"] == "void"
     assert environment(pod_of(items, "gpudiag-agent"))["GPUDIAG_INTERVAL"] == "15s"
     secured = environment(pod_of(items, "gpudiag-agent"))
-    accounts = "$(POD_NAMESPACE)/gpudiag-operator,monitoring/prometheus"
-    assert secured["GPUDIAG_ALLOWED_SERVICE_ACCOUNTS"] == accounts
+    assert secured["GPUDIAG_ALLOWED_SERVICE_ACCOUNTS"] == "$(POD_NAMESPACE)/gpudiag-operator,sre/reader"
+    assert secured["GPUDIAG_METRICS_SERVICE_ACCOUNTS"] == "monitoring/prometheus"
+    (scraped,) = one(items, "PodMonitor", "gpudiag-agent")["spec"]["podMetricsEndpoints"]
+    assert scraped["authorization"] == {"credentials": {"name": "scraper", "key": "token"}}
+    assert scraped["tlsConfig"] == {
+        "ca": {"secret": {"name": "agents", "key": "ca.crt"}},
+        "cert": {"secret": {"name": "scraper", "key": "tls.crt"}},
+        "serverName": "agents.example",
+    }
     assert (secured["GPUDIAG_ANONYMOUS_PATHS"], secured["GPUDIAG_TLS_CLIENT_AUTH"]) == ("/healthz", "require")
     assert environment(pod_of(items, "gpudiag-operator"))["GPUDIAG_AGENT_SERVER_NAME"] == "agents.example"
     assert operators["containers"][0]["image"] == f"registry.example/gpu/operator@sha256:{'0' * 64}"
@@ -193,6 +208,9 @@ def test_every_option_arrives(template: Template) -> None:
     assert settings["GPUDIAG_CREATE_NAMESPACES"] == "team-a"
     assert settings["GPUDIAG_STATE_KEYS"] == "/etc/gpudiag-mcp/keys"
     assert facades["volumes"] == [{"name": "state-keys", "secret": {"secretName": "keys"}}]
+    for part in ("operator", "mcp"):
+        budget = one(items, "PodDisruptionBudget", f"gpudiag-{part}")["spec"]
+        assert budget["selector"] == {"matchLabels": {"app.kubernetes.io/name": f"gpudiag-{part}"}}
     for pod in (agents, operators, facades):
         assert pod["imagePullSecrets"] == [{"name": "login"}]
     for item in items:
@@ -217,6 +235,10 @@ def test_with_proxy_routing_the_api_servers_reach_agents_and_strangers_do_not(te
         ({"operator": {"routing": "proxy"}}, "operator.routing: proxy needs networkPolicy.apiServerCIDR"),
         ({"agentAPI": {"tls": {"clientSecretName": "x"}}}, "clientSecretName needs agentAPI.tls.mode: secret"),
         ({"agentAPI": {"auth": "basic"}}, "auth"),
+        (
+            {"agentAPI": {"anonymousPaths": "/healthz"}, "monitoring": {"enabled": True}},
+            "Prometheus then needs monitoring.agentEndpoint.authorization",
+        ),
         ({"mcp": {"enabled": True, "replicas": 2}}, "mcp.replicas above 1 needs mcp.stateKeysSecret"),
         ({"operator": {"settings": {"unreachable": "1s"}}}, "unreachable"),
         ({"agent": {"previleged": False}}, "previleged"),

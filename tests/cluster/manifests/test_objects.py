@@ -50,6 +50,19 @@ def test_every_component_is_accepted_and_they_go_together(kubectl: Kubectl, rend
     assert len(dry_run(kubectl, items, *SERVER_SIDE)) == len(items)
 
 
+def test_plain_http_is_accepted_too(kubectl: Kubectl, render: Render) -> None:
+    items = render(components=["mcp", "monitoring", "plain-http"])
+    assert len(dry_run(kubectl, items, *SERVER_SIDE)) == len(items)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_container_can_write_to_its_image(render: Render, overlay: str) -> None:
+    items = render(overlay=overlay, components=["mcp", "mcp-create"])
+    for part in PARTS:
+        for container in pod_of(items, part)["spec"]["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_component_goes_alone_and_into_another_namespace(render: Render, component: str) -> None:
     # Creating is an addition to the facade.

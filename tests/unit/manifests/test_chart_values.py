@@ -26,6 +26,7 @@ OWN = {
     "agent": {
         *("node-name", "host", "port", "state-dir", "config", "health-port"),
         *("auth", "auth-audience", "allowed-service-accounts", "service-account-dir", "anonymous-paths"),
+        "metrics-service-accounts",
         *("tls-cert-dir", "tls-client-auth"),
     },
     "operator": {
@@ -103,6 +104,8 @@ def test_every_value_is_used_by_a_template() -> None:
         {"networkPolicy": {"apiServerCIDR": "10.0.0.1"}},
         {"agent": {"image": {"digest": "latest"}}},
         {"imagePullSecrets": ["login"]},
+        {"agentAPI": {"metricsServiceAccounts": ["prometheus"]}},
+        {"monitoring": {"agentEndpoint": {"port": "other"}}},
     ],
 )
 def test_wrong_values_are_refused(wrong: dict[str, Any]) -> None:

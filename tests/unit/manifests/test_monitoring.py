@@ -16,8 +16,10 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gpudiag_api.vocabulary import Health
+from gpudiag_operator.agent_tls.made import CertificateCollector
 from gpudiag_operator.domain import NodeState
 from gpudiag_operator.observability.metrics import CollectStats, Metrics
+from gpudiag_operator.settings import Settings
 
 FOLDER = Path(__file__).resolve().parents[3] / "manifests" / "components" / "monitoring"
 ALERTS = [
@@ -47,6 +49,7 @@ def of_operator() -> str:
     metrics.watch_ages(lambda: {"nodes": 1.0}, lambda: {"nodes": 0.0})
     metrics.watch_collection(lambda: CollectStats(calls={"sent": 1}, opened=0, waiting=0, waits=0, waited_seconds=0.0))
     metrics.written("gpunodes", "patch")
+    metrics.registry.register(CertificateCollector(lambda: 2_000_000_000.0))
     return generate_latest(metrics.registry).decode()
 
 
@@ -123,6 +126,14 @@ def test_the_health_that_alerts_compare_with_is_the_one_exported() -> None:
         ("GPUNodeDegraded", Health.DEGRADED),
     ):
         assert by_alert[alert].endswith(f"== {health.badness}")
+
+
+def test_the_alert_of_a_certificate_that_ends_speaks_after_the_renewal_and_before_the_end() -> None:
+    rule = next(rule for rule in ALERTS if rule["alert"] == "GPUDiagAgentCertificateEnds")
+    left = re.search(r"time\(\) < (\d+) \* 86400$", rule["expr"])
+    assert left
+    renewed_with_left = Settings.agent_cert_lifetime / 3  # operator/gpudiag_operator/agent_tls/rotation.py
+    assert 7 * 86_400 <= int(left[1]) * 86_400 <= renewed_with_left - 7 * 86_400
 
 
 def test_panels_are_numbered_once_and_do_not_overlap() -> None:

@@ -1,11 +1,10 @@
 """What the images hold, read from what builds them; tests/e2e runs them."""
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from tools import images
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -14,17 +13,6 @@ def packages(part: str) -> set[str]:
     """Names of everything that a part's hashed requirements install."""
     text = (ROOT / "requirements" / f"{part}.txt").read_text(encoding="utf-8")
     return set(re.findall(r"^([a-z0-9][a-z0-9._-]*)(?:\[.*\])?==", text, re.MULTILINE))
-
-
-@pytest.fixture(name="images")
-def images_tool() -> ModuleType:
-    """tools/images.py as a module."""
-    spec = importlib.util.spec_from_file_location("images", ROOT / "tools" / "images.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(
@@ -57,12 +45,13 @@ def test_operator_and_facade_are_not_root() -> None:
 
 
 def test_the_name_of_a_user_without_a_passwd_entry_is_given() -> None:
-    # kopf calls getpass.getuser(), which raises for a bare number: the operator of a real cluster ended at once.
+    # kopf called getpass.getuser(), which raises for a bare number: the operator of a real cluster ended at once. It is
+    # told now who it is (tests/cluster/access/test_user.py); another library may ask as well.
     assert re.search(r"^ENV .*\bUSER=\S+", (ROOT / "Dockerfile.operator").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.mark.parametrize(("engine", "verb"), [("docker", "build"), ("podman", "build"), ("buildah", "bud")])
-def test_every_engine_builds_the_three_images(images: ModuleType, engine: str, verb: str) -> None:
+def test_every_engine_builds_the_three_images(engine: str, verb: str) -> None:
     commands = images.commands(engine, base_image="registry.example/python:3.11", revision="abc")
     assert [command[:2] for command in commands] == [[engine, verb]] * 3
     assert all("--build-arg=BASE_IMAGE=registry.example/python:3.11" in command for command in commands)
