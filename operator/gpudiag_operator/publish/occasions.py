@@ -39,10 +39,13 @@ def of_node(
         state: the new state.
         transitions: stored ``lastTransitionTime`` by type of condition.
     """
-    found = [*_health(old, state, transitions), *_breaker(old, state, transitions)]
-    if state.failure is None:
-        found += _findings(old, new, state)
-    found += _xids(old, state)
+    found = [
+        *_health(old, state, transitions),
+        *_breaker(old, state, transitions),
+        # Of a node that is silent now, too: what was read last may not have been told yet.
+        *_findings(old, new, state),
+        *_xids(old, state),
+    ]
     return tuple(found[:MOST])
 
 

@@ -193,9 +193,10 @@ class TestNode:
     def test_an_applications_xid_and_a_note_of_the_driver_are_none(self) -> None:
         assert between(HEALTHY, node_of(xids=(application_xid(), xid(63, sequence=2, severity=INFO)))) == []
 
-    def test_what_is_last_known_of_a_silent_node_is_no_news(self) -> None:
+    def test_what_is_last_known_of_a_silent_node_is_no_news_unless_it_was_never_told(self) -> None:
         silent = node_of(failure=NotRead.TIMEOUT, findings=(finding(),))
-        assert [reason for reason, _, _ in between(HEALTHY, silent)] == ["NodeUnknown"]
+        assert [reason for reason, _, _ in between(SICK, silent)] == ["NodeUnknown"]
+        assert [reason for reason, _, _ in between(HEALTHY, silent)] == ["NodeUnknown", "UncorrectableErrors"]
 
     def test_one_write_tells_a_bounded_number(self) -> None:
         broken = node_of(findings=tuple(finding(reason=f"R{at}") for at in range(60)))
