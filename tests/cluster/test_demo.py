@@ -60,7 +60,6 @@ def test_a_line_in_the_scenario_is_a_fault(stage: Stage) -> None:
     assert stage.look.node("gpu-04")["reason"] == "Overheating"
 
 
-@pytest.mark.slow
 def test_an_operator_that_dies_is_started_again_and_knows_what_it_knew(stage: Stage) -> None:
     said = list[str]()
     keeper = Keeper(stage.programs, say=said.append)
