@@ -16,6 +16,7 @@ def main() -> int:
     chosen = options.parse(sys.argv[1:])
     logs.configure(level=chosen.log_level)
     # Imported after the command line is read: --help and --version answer at once.
+    from gpudiag_mcp import tracing  # noqa: PLC0415
     from gpudiag_mcp.kube.errors import AccessError  # noqa: PLC0415
     from gpudiag_mcp.server.http import serve_http  # noqa: PLC0415
     from gpudiag_mcp.server.stdio import serve_stdio  # noqa: PLC0415
@@ -30,7 +31,7 @@ def main() -> int:
     else:
         serving = serve_http(service, chosen)
     try:
-        with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        with tracing.exported(), contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
             asyncio.run(serving)
     except (options.CannotStartError, AccessError) as error:
         print(f"gpudiag-mcp: {error}", file=sys.stderr)  # noqa: T201

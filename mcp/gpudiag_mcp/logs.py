@@ -61,5 +61,5 @@ def configure(*, level: str, stream: TextIO | None = None) -> None:
     root.addHandler(handler)
     root.setLevel(level.upper())
     # One line per request and message of these belongs to debugging.
-    for name in ("httpx2", "httpcore2", "mcp", "uvicorn.access", "asyncio"):
+    for name in ("httpx2", "httpcore2", "mcp", "urllib3", "uvicorn.access", "asyncio"):
         logging.getLogger(name).setLevel(logging.INFO if level == "debug" else logging.WARNING)

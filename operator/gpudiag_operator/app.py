@@ -27,7 +27,7 @@ from gpudiag_operator.kube.client import KubeClient
 from gpudiag_operator.leadership.claims import Claim, Leadership
 from gpudiag_operator.leadership.fence import FencedAPI
 from gpudiag_operator.leadership.keeper import LeadershipLostError
-from gpudiag_operator.observability import logs
+from gpudiag_operator.observability import logs, tracing
 from gpudiag_operator.observability.health import Health
 from gpudiag_operator.observability.http import Server
 from gpudiag_operator.observability.metrics import Metrics
@@ -61,8 +61,8 @@ def run(settings: Settings) -> int:
     raise_open_files()
     calm_garbage_collector()
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(Operator(settings).run())
+        with tracing.exported() as spans, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(Operator(settings, spans).run())
     except KeyboardInterrupt:  # before the loop caught signals
         return 0
 
@@ -78,8 +78,9 @@ def _loop_factory() -> Any:
 class Operator:
     """One operator process, but for the process: no globals, so tests may have several."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, spans: tracing.Spans) -> None:
         self._settings = settings
+        self._spans = spans
         self._metrics = Metrics()
         self._health = Health()
         self._stores = Stores.of(settings.shards)
@@ -126,6 +127,7 @@ class Operator:
                 collect_settings(self._settings),
                 route=make_route(self._settings, access, trust),
                 token=make_token(self._settings),
+                spans=self._spans.call,
             )
             try:
                 await self._with_agents(client, leadership, agents, trust)
@@ -164,6 +166,7 @@ class Operator:
             fleet=fleet,
             warm=lambda: self._is_warm(fleet),
             stale=lambda: stuck(fleet.collector) or leadership.orphaned(),
+            spans=self._spans.run,
         )
         reflectors = make_reflectors(settings, api=api, fleet=fleet, publisher=publisher, metrics=metrics)
         self._observe(publisher, diagnostics, fleet, reflectors, leadership)

@@ -13,7 +13,7 @@ from gpudiag_operator.collect.outcome import Fetcher
 from gpudiag_operator.collect.routes import DirectRoute, ProxyRoute, Route
 from gpudiag_operator.collect.settings import BreakerSettings, CollectSettings
 from gpudiag_operator.diagnostics.expiry import Expiry
-from gpudiag_operator.diagnostics.once import OnceRuns
+from gpudiag_operator.diagnostics.once import OnceRuns, RunSpans
 from gpudiag_operator.diagnostics.ports import Surroundings
 from gpudiag_operator.diagnostics.registry import DiagnosticRegistry, Key
 from gpudiag_operator.diagnostics.scheduler import Scheduler
@@ -237,6 +237,7 @@ def make_diagnostics(
     fleet: Fleet,
     warm: Callable[[], bool],
     stale: Callable[[], str],
+    spans: RunSpans,
 ) -> Diagnostics:
     """The parts that serve GPUDiagnostics, connected to each other and to the fleet."""
 
@@ -248,7 +249,14 @@ def make_diagnostics(
         scheduler.notice(key)
 
     def runs(freed: Callable[[], None]) -> OnceRuns:
-        return OnceRuns(fleet.read_fresh, most=settings.max_runs, wall=time.time, monotonic=time.monotonic, freed=freed)
+        return OnceRuns(
+            fleet.read_fresh,
+            most=settings.max_runs,
+            wall=time.time,
+            monotonic=time.monotonic,
+            freed=freed,
+            spans=spans,
+        )
 
     registry = DiagnosticRegistry(
         notice, most=settings.max_diagnostics, most_per_namespace=settings.max_diagnostics_per_namespace

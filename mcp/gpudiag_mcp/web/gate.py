@@ -73,12 +73,15 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        with tracing.continued(headers), tracing.call() as trace_id, logs.bound(correlationID=trace_id):
+        with (
+            tracing.request(headers, method=scope["method"], path=self._path) as request,
+            logs.bound(correlationID=request.trace_id),
+        ):
             try:
-                await self._pass(scope, headers, receive, _named(send, trace_id))
+                await self._pass(scope, headers, receive, _named(send, request))
             except Rejection as rejection:
                 log.info("%d: %s", rejection.status, rejection.message)
-                await rejection.answer(_named(send, trace_id))
+                await rejection.answer(_named(send, request))
 
     async def _pass(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
@@ -169,14 +172,15 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _named(send: Send, request_id: str) -> Send:
+def _named(send: Send, request: tracing.Request) -> Send:
     """Tell the client under which id the logs speak of its request; and call nothing JSON that has no body."""
 
     async def named(message: Message) -> None:
         if message["type"] == "http.response.start":
+            request.answered(message["status"])
             empty = message["status"] == 202
             headers = [one for one in message.get("headers", ()) if not (empty and one[0].lower() == b"content-type")]
-            message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
+            message["headers"] = [*headers, (b"x-request-id", request.trace_id.encode())]
         await send(message)
 
     return named

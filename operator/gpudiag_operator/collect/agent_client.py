@@ -6,9 +6,7 @@ is ours), bounded reading, and a classification of everything that can go wrong.
 """
 
 import asyncio
-import hashlib
 import math
-import os
 import random
 import socket
 import time
@@ -29,6 +27,7 @@ from gpudiag_operator.collect.outcome import Answer, FetchError, TokenSource
 from gpudiag_operator.collect.routes import Place, Route
 from gpudiag_operator.collect.settings import CollectSettings
 from gpudiag_operator.collect.staleness import check_fresh
+from gpudiag_operator.collect.trace_context import CallSpans, unrecorded
 from gpudiag_operator.domain import AgentPod
 
 NEW_CONNECTIONS_PER_SECOND = 400.0
@@ -101,6 +100,7 @@ class AgentClient:
         settings: see there.
         route: the way to the agents.
         token: shown to agents.
+        spans: made around calls, to tell of them elsewhere.
         rng: jitter.
         wall: Unix seconds.
     """
@@ -111,6 +111,7 @@ class AgentClient:
         *,
         route: Route,
         token: TokenSource = lambda: None,
+        spans: CallSpans = unrecorded,
         rng: random.Random | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -121,6 +122,7 @@ class AgentClient:
         self._settings = settings
         self._route = route
         self._token = token
+        self._span = spans
         self._rng = rng or random.Random()  # noqa: S311  (ids and jitter, no secrets)
         self._wall = wall
         self._loop = asyncio.get_running_loop()
@@ -148,18 +150,21 @@ class AgentClient:
     ) -> Answer:
         """See ``Fetcher.fetch``."""
         endpoint = self._endpoint(self._route.place(pod))
-        headers = await self._headers(etag, run_id)
-        if self._loop.time() >= endpoint.renew_at:
-            headers["Connection"] = "close"
-            endpoint.renew_at = self._renewal()
         query = "?fresh=true" if fresh else f"?wait={wait:g}s" if wait and etag else ""
         session = self._short if fresh else self._kept
 
         async def read(response: aiohttp.ClientResponse) -> Answer:
             return await self._answer(response, pod.node, endpoint.where, known=known if etag else None)
 
-        request = self._request(session, endpoint.url(f"/v1/report{query}"), headers)
-        return await self._exchange(request, read, slot, endpoint.where, seconds=seconds, wait=wait if etag else 0.0)
+        path = f"/v1/report{query}"
+        with self._span(pod.node, path, run_id) as traceparent:
+            headers = await self._headers(etag, run_id, traceparent)
+            if self._loop.time() >= endpoint.renew_at:
+                headers["Connection"] = "close"
+                endpoint.renew_at = self._renewal()
+            request = self._request(session, endpoint.url(path), headers)
+            held = wait if etag else 0.0
+            return await self._exchange(request, read, slot, endpoint.where, seconds=seconds, wait=held)
 
     async def get(self, pod: AgentPod, slot: Slot, path: str, *, seconds: float, run_id: str) -> bytes:
         """See ``Fetcher.get``."""
@@ -172,9 +177,10 @@ class AgentClient:
             response.release()
             return content
 
-        url, headers = endpoint.url(path), await self._headers(None, run_id)
-        request = self._request(self._short, url, headers)
-        return await self._exchange(request, read, slot, endpoint.where, seconds=seconds, wait=0.0)
+        with self._span(pod.node, path, run_id) as traceparent:
+            headers = await self._headers(None, run_id, traceparent)
+            request = self._request(self._short, endpoint.url(path), headers)
+            return await self._exchange(request, read, slot, endpoint.where, seconds=seconds, wait=0.0)
 
     def _request(
         self, session: aiohttp.ClientSession, url: URL, headers: dict[str, str]
@@ -254,11 +260,10 @@ class AgentClient:
     async def _refused(self, response: aiohttp.ClientResponse, where: str) -> FetchError:
         return self._route.refused(response.status, await response.content.read(_PROBLEM_BYTES), where)
 
-    async def _headers(self, etag: str | None, run_id: str) -> dict[str, str]:
-        trace = _trace_id(run_id) if run_id else os.urandom(16).hex()
+    async def _headers(self, etag: str | None, run_id: str, traceparent: str) -> dict[str, str]:
         headers = await self._route.headers()
-        headers["X-Request-Id"] = run_id or trace
-        headers["traceparent"] = f"00-{trace}-{os.urandom(8).hex()}-01"
+        headers["X-Request-Id"] = run_id or traceparent.split("-")[1]
+        headers["traceparent"] = traceparent
         if etag is not None:
             headers["If-None-Match"] = etag
         try:
@@ -310,14 +315,6 @@ class AgentClient:
             headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "gpudiag-operator"},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.node_timeout),
         )
-
-
-def _trace_id(run_id: str) -> str:
-    """32 hex digits that every process derives alike from the run; the run's own digits where it is a UUID."""
-    digits = run_id.replace("-", "").lower()
-    if len(digits) == 32 and not digits.strip("0123456789abcdef") and digits.strip("0"):
-        return digits
-    return hashlib.blake2b(run_id.encode(), digest_size=16).hexdigest()
 
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 2), ("TCP_USER_TIMEOUT", 15_000))

@@ -6,7 +6,8 @@ The order among those that wait is the order in which they came; a run that is c
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -37,6 +38,25 @@ class FreshReads(Protocol):
         ...
 
 
+@dataclass
+class RunNotes:
+    """What a run has to say at its end."""
+
+    answered: int = 0
+    """Nodes."""
+    verdict: str = ""
+
+
+RunSpans = Callable[[Key, str, int], AbstractContextManager[RunNotes]]
+"""Around one run: takes the diagnostic, the run id and how many nodes are to be read, gives notes to fill in."""
+
+
+@contextmanager
+def unobserved(_key: Key, _run_id: str, _wanted: int) -> Iterator[RunNotes]:
+    """Nobody reads the notes."""
+    yield RunNotes()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a run came back with."""
@@ -61,8 +81,8 @@ class Order:
     """Seconds."""
     full: bool = False
     """Whether ``spec.detail`` is Full."""
-    done: Callable[[Outcome | None], None]
-    """Called at the end, unless the run was cancelled; with None when a bug ended it."""
+    done: Callable[[Outcome | None], str]
+    """Called at the end, unless the run was cancelled; with None when a bug ended it. Gives the verdict or nothing."""
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -75,6 +95,7 @@ class OnceRuns:
         wall: Unix seconds.
         monotonic: seconds of a clock that never jumps.
         freed: called when a place becomes free.
+        spans: made around runs, to tell of them elsewhere.
     """
 
     def __init__(
@@ -85,12 +106,14 @@ class OnceRuns:
         wall: Callable[[], float],
         monotonic: Callable[[], float],
         freed: Callable[[], None],
+        spans: RunSpans = unobserved,
     ) -> None:
         self._read = read
         self._most = most
         self._wall = wall
         self._monotonic = monotonic
         self._freed = freed
+        self._span = spans
         self._tasks: dict[Key, asyncio.Task[None]] = {}
 
     @property
@@ -124,7 +147,10 @@ class OnceRuns:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, order: Order) -> None:
-        with bound(runID=order.run_id, diagnostic=str(order.key)):
+        with (
+            bound(runID=order.run_id, diagnostic=str(order.key)),
+            self._span(order.key, order.run_id, len(order.names)) as notes,
+        ):
             started_at, began = self._wall(), self._monotonic()
             log.info("run of %d nodes started", len(order.names))
             found = await self._read_all(order) if order.names else {}
@@ -138,7 +164,8 @@ class OnceRuns:
             )
             log.info("run ended after %.1f s", spent)
             self._tasks.pop(order.key, None)
-            order.done(outcome)
+            notes.answered = sum(state.failure is None for state in outcome.states)
+            notes.verdict = order.done(outcome)
 
     async def _read_all(self, order: Order) -> Mapping[str, NodeState]:
         return await self._read(order.names, order.deadline, order.run_id, full=order.full)

@@ -262,11 +262,11 @@ class Scheduler:
         )
         return NEVER
 
-    def _finish(self, diagnostic: Diagnostic, entry: _Entry, outcome: Outcome | None) -> None:
-        """A run ended. A run of an older spec was cancelled, so this is the present one's."""
+    def _finish(self, diagnostic: Diagnostic, entry: _Entry, outcome: Outcome | None) -> str:
+        """A run ended. A run of an older spec was cancelled, so this is the present one's. Gives the verdict."""
         if outcome is None:
             entry.due = self._around.monotonic() + RERUN_SECONDS
-            return
+            return ""
         status = self._statuses.judged(
             diagnostic,
             entry.known,
@@ -279,6 +279,7 @@ class Scheduler:
         log.info("run judged: %s", status.message)
         self._submit(diagnostic, entry, status)
         self.notice(diagnostic.key)
+        return status.verdict or ""
 
     def _expire(self, diagnostic: Diagnostic, entry: _Entry) -> float:
         expires_at = stages.expires_at(diagnostic, entry.known)

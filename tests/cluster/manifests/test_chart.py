@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 import yaml
 from tests.cluster.manifests.helm import Helm, program
-from tests.cluster.manifests.policies import allowed
+from tests.cluster.manifests.policies import Place, allowed
 from tests.cluster.manifests.rendering import CHART, Object, by_key, environment, one, parse, pod_of
 from tests.cluster.manifests.test_network_policies import AGENT, agent, api_server, facade, operator, stranger
 
@@ -46,7 +46,12 @@ EVERYTHING: dict[str, Any] = {
             "tlsConfig": {"cert": {"secret": {"name": "scraper", "key": "tls.crt"}}},
         },
     },
-    "networkPolicy": {"allowPrometheus": True, "apiServerCIDR": "10.0.0.1/32"},
+    "networkPolicy": {
+        "allowPrometheus": True,
+        "apiServerCIDR": "10.0.0.1/32",
+        "tracingTo": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}],
+    },
+    "tracing": {"otlpEndpoint": "https://collector.observability:4318"},
     "agentAPI": {
         "allowedServiceAccounts": ["sre/reader"],
         "metricsServiceAccounts": ["monitoring/prometheus"],
@@ -209,6 +214,8 @@ def test_every_option_arrives(template: Template) -> None:
     assert settings["GPUDIAG_STATE_KEYS"] == "/etc/gpudiag-mcp/keys"
     assert facades["volumes"] == [{"name": "state-keys", "secret": {"secretName": "keys"}}]
     for part in ("operator", "mcp"):
+        told = environment(pod_of(items, f"gpudiag-{part}"))["OTEL_EXPORTER_OTLP_ENDPOINT"]
+        assert told == "https://collector.observability:4318"
         budget = one(items, "PodDisruptionBudget", f"gpudiag-{part}")["spec"]
         assert budget["selector"] == {"matchLabels": {"app.kubernetes.io/name": f"gpudiag-{part}"}}
     for pod in (agents, operators, facades):
@@ -218,6 +225,30 @@ def test_every_option_arrives(template: Template) -> None:
             assert item["metadata"]["labels"]["team"] == "gpu"
     people = one(items, "ClusterRole", "gpudiag-mcp-impersonate-people")["rules"]
     assert [rule["resourceNames"] for rule in people] == [["ann@example.org"], ["gpu-users"]]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"), [("http://collector:4318", 4318), ("http://[::1]:99/x", 99), ("https://c.example/otlp", 443)]
+)
+def test_spans_reach_the_collector_and_only_from_those_that_make_them(
+    template: Template, endpoint: str, port: int
+) -> None:
+    collector, elsewhere = Place("observability", {}, {"team": "observability"}), Place("team-a", {}, {"team": "a"})
+    peer = [{"namespaceSelector": {"matchLabels": {"team": "observability"}}}]
+    values = {"tracing": {"otlpEndpoint": endpoint}, "mcp": {"enabled": True}}
+    narrow = {**values, "networkPolicy": {"tracingTo": peer, "apiServerCIDR": "10.0.0.1/32"}}
+    wide, narrowed = (
+        [item for item in template(given) if item["kind"] == "NetworkPolicy"] for given in (values, narrow)
+    )
+    without = [item for item in template({"mcp": {"enabled": True}}) if item["kind"] == "NetworkPolicy"]
+    for source in (operator, facade):
+        assert allowed(wide, source, collector, port)
+        assert allowed(wide, source, elsewhere, port)
+        assert allowed(narrowed, source, collector, port)
+        assert not allowed(narrowed, source, elsewhere, port)
+        assert not allowed(narrowed, source, collector, port + 1)
+        assert port == 443 or not allowed(without, source, collector, port)
+    assert not allowed(narrowed, agent, collector, port)
 
 
 def test_with_proxy_routing_the_api_servers_reach_agents_and_strangers_do_not(template: Template) -> None:

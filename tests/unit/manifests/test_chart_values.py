@@ -106,6 +106,9 @@ def test_every_value_is_used_by_a_template() -> None:
         {"imagePullSecrets": ["login"]},
         {"agentAPI": {"metricsServiceAccounts": ["prometheus"]}},
         {"monitoring": {"agentEndpoint": {"port": "other"}}},
+        {"tracing": {"otlpEndpoint": "collector:4318"}},
+        {"tracing": {"otlpEndpoint": "http://user:password@collector:4318"}},
+        {"networkPolicy": {"tracingTo": "observability"}},
     ],
 )
 def test_wrong_values_are_refused(wrong: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ def packages(part: str) -> set[str]:
 @pytest.mark.parametrize(
     ("part", "without"),
     [
-        ("agent", {"kopf", "kubernetes", "pydantic", "pip", "setuptools"}),
+        ("agent", {"kopf", "kubernetes", "opentelemetry-api", "protobuf", "pydantic", "pip", "setuptools"}),
         ("mcp", {"kopf", "pip", "setuptools"}),
         ("operator", {"pip", "setuptools"}),
     ],
