@@ -40,6 +40,7 @@ class MIGDevice(msgspec.Struct, frozen=True, kw_only=True):
     compute_instance: int
     profile: str = ""
     memory_bytes: int | None = None
+    memory_used_bytes: int | None = None
 
 
 class GPUProcess(_Part, frozen=True, kw_only=True):
@@ -139,6 +140,8 @@ class GPUSample(msgspec.Struct, frozen=True, kw_only=True):
     serial: str = ""
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
+    memory_reserved_bytes: int | None = None
+    """What the driver and the firmware keep; beside what is used. None: an older driver counts it as used."""
     mig_current: bool | None = None
     mig_pending: bool | None = None
     mig: tuple[MIGDevice, ...] = ()
@@ -156,7 +159,13 @@ class GPUSample(msgspec.Struct, frozen=True, kw_only=True):
     """The margin at which hardware slowdown begins (field 194), signed: -2 on H100."""
     power_milliwatts: int | None = None
     power_limit_milliwatts: int | None = None
+    energy_millijoules: int | None = None
+    """Drawn since the driver was loaded (Volta and later)."""
     utilization_percent: int | None = None
+    memory_utilization_percent: int | None = None
+    """Share of time in which memory was read or written."""
+    encoder_utilization_percent: int | None = None
+    decoder_utilization_percent: int | None = None
     sm_clock_mhz: int | None = None
     performance_state: int | None = None
     """0 (P0, full speed) to 15."""

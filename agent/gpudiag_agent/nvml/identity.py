@@ -32,6 +32,8 @@ def read_identity(call: Caller, handle: Any) -> dict[str, Any]:
         "serial": values.word(call.inventory("nvmlDeviceGetSerial", handle)),
         "memory_total_bytes": total,
         "memory_used_bytes": values.size_bytes(memory.used) if memory is not None and total else None,
+        # Only the newer form has it.
+        "memory_reserved_bytes": values.size_bytes(getattr(memory, "reserved", None)) if total else None,
     }
 
 

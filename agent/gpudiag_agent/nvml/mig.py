@@ -43,11 +43,13 @@ def _device(call: Caller, device: Any) -> MIGDevice | None:
     if not uuid or gpu_instance is None or compute_instance is None:
         return None
     memory = call.inventory("nvmlDeviceGetMemoryInfo", device)
+    total = None if memory is None else values.size_bytes(memory.total) or None
     name = _PROFILE.search(values.text(call.inventory("nvmlDeviceGetName", device)))
     return MIGDevice(
         uuid=uuid,
         gpu_instance=gpu_instance,
         compute_instance=compute_instance,
         profile=values.word(name[1]) if name else "",
-        memory_bytes=None if memory is None else values.size_bytes(memory.total) or None,
+        memory_bytes=total,
+        memory_used_bytes=values.size_bytes(memory.used) if memory is not None and total else None,
     )

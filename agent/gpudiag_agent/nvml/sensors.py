@@ -39,10 +39,17 @@ def read_load(call: Caller, handle: Any, read: Fields) -> dict[str, Any]:
     )
     limit = call("nvmlDeviceGetEnforcedPowerLimit", handle)
     application = call.detail("nvmlDeviceGetApplicationsClock", handle, _SM_CLOCK)
+    encoder = call.inventory("nvmlDeviceGetEncoderUtilization", handle)
+    decoder = call.inventory("nvmlDeviceGetDecoderUtilization", handle)
     return {
         "power_milliwatts": values.within(call("nvmlDeviceGetPowerUsage", handle), 0, values.MAX_MILLIWATTS),
+        "energy_millijoules": values.count(call.inventory("nvmlDeviceGetTotalEnergyConsumption", handle)),
         "power_limit_milliwatts": values.setting(limit, values.MAX_MILLIWATTS),
-        "utilization_percent": None if utilization is None else values.within(utilization.gpu, 0, 100),
+        "utilization_percent": None if utilization is None else values.percent(utilization.gpu),
+        "memory_utilization_percent": None if utilization is None else values.percent(utilization.memory),
+        # With the period of their sampling, in microseconds.
+        "encoder_utilization_percent": None if encoder is None else values.percent(encoder[0]),
+        "decoder_utilization_percent": None if decoder is None else values.percent(decoder[0]),
         "sm_clock_mhz": values.within(call("nvmlDeviceGetClockInfo", handle, _SM_CLOCK), 0, values.MAX_MHZ),
         "memory_clock_mhz": values.within(
             call.inventory("nvmlDeviceGetClockInfo", handle, _MEMORY_CLOCK), 0, values.MAX_MHZ

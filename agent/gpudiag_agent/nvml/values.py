@@ -42,6 +42,11 @@ def margin_celsius(value: int | None) -> int | None:
     return within(value, -_MAX_CELSIUS, _MAX_CELSIUS)
 
 
+def percent(value: int | None) -> int | None:
+    """A share in per cent."""
+    return within(value, 0, 100)
+
+
 def size_bytes(value: int | None) -> int | None:
     """A size of memory in bytes, at most 1 PiB."""
     return within(value, 0, _MAX_BYTES)

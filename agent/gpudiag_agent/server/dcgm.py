@@ -1,29 +1,38 @@
 """The same readings under the names and labels of dcgm-exporter, so that existing dashboards keep working. Opt-in.
 
 Names, units and labels are those of dcgm-exporter's default and commonly enabled counters (its README and
-``default-counters.csv``, as of d5e5f51). Left out is what NVML does not give without a profiling session (``PROF_*``)
-and what this project measures better under its own names. ``Hostname`` became ``hostname`` in dcgm-exporter #655; both
-spellings are in use, so the flag says which one.
+``default-counters.csv``, as of d5e5f51), among them all that its Grafana dashboard (12239) asks for but one. Left out:
+
+- ``PROF_*``, that dashboard's tensor-core panel among them: needs a profiling session, which NVML does not give;
+- ``NVLINK_BANDWIDTH_TOTAL``: each link would have to be asked for its throughput (fields 138 and 139), and no check
+  reads that;
+- ``VGPU_LICENSE_STATUS``: about guests of a hypervisor.
+
+``Hostname`` became ``hostname`` in dcgm-exporter #655; both spellings are in use, so the flag says which one.
 
 A GPU that several Pods share has one series per Pod, as dcgm-exporter does; one without Pods has one series without
-these labels filled.
+these labels filled. A GPU that is split by MIG has series for each GPU instance and none of its own: the memory is the
+instance's, the rest that of the GPU, and the load of a split GPU NVML does not tell (dcgm-exporter #50, #561).
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from gpudiag_agent.sample import GPUSample, Sample
+from gpudiag_agent.sample import GPUSample, MIGDevice, Sample
 from gpudiag_api.wire import Allocation
 
 _MIB = 1 << 20
 _LABELS = (
     "gpu", "UUID", "pci_bus_id", "device", "modelName", "hostname", "DCGM_FI_DRIVER_VERSION",
-    "namespace", "pod", "container",
+    "GPU_I_PROFILE", "GPU_I_ID", "namespace", "pod", "container",
 )  # fmt: skip
 MAX_SERIES_PER_GPU = 64
-"""Pods of one GPU that get series of their own: MPS allows 48 clients, time-slicing any number."""
+"""Pods of a GPU, or of a MIG instance, that get series of their own: MPS allows 48 clients, time-slicing any number."""
+_COMPUTE_SLICES = re.compile(r"^\d+c\.")
+"""Of a compute instance's profile (``1c.3g.20gb``); the rest is that of its GPU instance."""
 
 _Read = Callable[[GPUSample], float | None]
 
@@ -42,7 +51,7 @@ def _scaled(value: int | None, factor: float) -> float | None:
 def _free(gpu: GPUSample) -> float | None:
     if gpu.memory_total_bytes is None or gpu.memory_used_bytes is None:
         return None
-    return (gpu.memory_total_bytes - gpu.memory_used_bytes) // _MIB
+    return (gpu.memory_total_bytes - gpu.memory_used_bytes - (gpu.memory_reserved_bytes or 0)) // _MIB
 
 
 def _links(*names: str) -> _Read:
@@ -59,9 +68,19 @@ _FIELDS: tuple[_Field, ...] = (
     _Field("GPU_TEMP", "GPU temperature (in C).", lambda gpu: gpu.temperature_celsius),
     _Field("MEMORY_TEMP", "Memory temperature (in C).", lambda gpu: gpu.memory_temperature_celsius),
     _Field("POWER_USAGE", "Power draw (in W).", lambda gpu: _scaled(gpu.power_milliwatts, 1e-3)),
+    _Field(
+        "TOTAL_ENERGY_CONSUMPTION",
+        "Energy since the driver was loaded (in mJ).",
+        lambda gpu: gpu.energy_millijoules,
+        counter=True,
+    ),
     _Field("GPU_UTIL", "GPU utilization (in %).", lambda gpu: gpu.utilization_percent),
+    _Field("MEM_COPY_UTIL", "Memory utilization (in %).", lambda gpu: gpu.memory_utilization_percent),
+    _Field("ENC_UTIL", "Encoder utilization (in %).", lambda gpu: gpu.encoder_utilization_percent),
+    _Field("DEC_UTIL", "Decoder utilization (in %).", lambda gpu: gpu.decoder_utilization_percent),
     _Field("FB_FREE", "Frame buffer memory free (in MiB).", _free),
     _Field("FB_USED", "Frame buffer memory used (in MiB).", lambda gpu: _whole_mib(gpu.memory_used_bytes)),
+    _Field("FB_RESERVED", "Frame buffer memory reserved (in MiB).", lambda gpu: _whole_mib(gpu.memory_reserved_bytes)),
     _Field("PCIE_REPLAY_COUNTER", "PCIe retries.", lambda gpu: gpu.pcie.replays if gpu.pcie else None, counter=True),
     _Field(
         "CORRECTABLE_REMAPPED_ROWS",
@@ -112,19 +131,21 @@ def series(
         host_label: ``hostname`` or ``Hostname``.
     """
     labels = tuple(host_label if label == "hostname" else label for label in _LABELS)
-    held = {gpu.uuid: _labels_of(gpu, sample, node_name, allocations) for gpu in sample.gpus}
+    held = [
+        (part, values)
+        for gpu in sample.gpus
+        for part, values in _labelled(gpu, sample.driver_version or "", node_name, allocations)
+    ]
     for field in _FIELDS:
         family = _family(field, labels)
-        for gpu in sample.gpus:
+        for gpu, values in held:
             value = field.read(gpu)
             if value is not None:  # Unsupported is absent, never zero.
-                for values in held[gpu.uuid]:
-                    family.add_metric(values, value)
+                family.add_metric(values, value)
         yield family
     xids = GaugeMetricFamily("DCGM_FI_DEV_XID_ERRORS", "The last XID error.", labels=labels)
-    for gpu in sample.gpus:
-        for values in held[gpu.uuid]:
-            xids.add_metric(values, last_xids.get(gpu.uuid, 0))
+    for gpu, values in held:
+        xids.add_metric(values, last_xids.get(gpu.uuid, 0))
     yield xids
 
 
@@ -145,20 +166,35 @@ def _family(field: _Field, labels: Sequence[str]) -> "GaugeMetricFamily | _Plain
     return kind(f"DCGM_FI_DEV_{field.name}", field.text, labels=labels)
 
 
-def _labels_of(
-    gpu: GPUSample, sample: Sample, node_name: str, allocations: Sequence[Allocation]
-) -> list[tuple[str, ...]]:
-    who = (
-        str(gpu.index),
-        gpu.uuid,
-        _bus_id(gpu.pci),
-        f"nvidia{gpu.index}",
-        gpu.model,
-        node_name,
-        sample.driver_version or "",
+def _labelled(
+    gpu: GPUSample, driver: str, node_name: str, allocations: Sequence[Allocation]
+) -> list[tuple[GPUSample, tuple[str, ...]]]:
+    """A GPU, or each instance of one that is split as if it were a GPU, with the labels of each of its Pods."""
+    who = (str(gpu.index), gpu.uuid, _bus_id(gpu.pci), f"nvidia{gpu.index}", gpu.model, node_name, driver)
+    mine = [one for one in allocations if one.gpu_uuid == gpu.uuid]
+    # The compute instances of a GPU instance share its memory.
+    instances = {device.gpu_instance: device for device in reversed(gpu.mig)}
+    if not instances:
+        return [(gpu, (*who, "", "", *pod)) for pod in _pods(mine)]
+    return [
+        (_instance(gpu, device), (*who, _COMPUTE_SLICES.sub("", device.profile), str(number), *pod))
+        for number, device in sorted(instances.items())
+        for pod in _pods([one for one in mine if one.mig_gpu_instance in (None, number)])
+    ]
+
+
+def _instance(gpu: GPUSample, device: MIGDevice) -> GPUSample:
+    return msgspec.structs.replace(
+        gpu,
+        memory_total_bytes=device.memory_bytes,
+        memory_used_bytes=device.memory_used_bytes,
+        memory_reserved_bytes=None,
     )
-    pods = sorted({(one.namespace, one.pod, one.container) for one in allocations if one.gpu_uuid == gpu.uuid})
-    return [(*who, *pod) for pod in pods[:MAX_SERIES_PER_GPU] or [("", "", "")]]
+
+
+def _pods(allocations: Sequence[Allocation]) -> list[tuple[str, str, str]]:
+    pods = sorted({(one.namespace, one.pod, one.container) for one in allocations})
+    return pods[:MAX_SERIES_PER_GPU] or [("", "", "")]
 
 
 def _bus_id(pci: str) -> str:

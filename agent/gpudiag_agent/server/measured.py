@@ -34,7 +34,15 @@ _GAUGES: tuple[tuple[str, str, _Read], ...] = (
     ("power_watts", "Power drawn.", lambda gpu: _scaled(gpu.power_milliwatts, 1000)),
     ("power_limit_watts", "Enforced power limit.", lambda gpu: _scaled(gpu.power_limit_milliwatts, 1000)),
     ("utilization_ratio", "Share of time with a kernel running.", lambda gpu: _scaled(gpu.utilization_percent, 100)),
+    (
+        "memory_utilization_ratio",
+        "Share of time in which memory was read or written.",
+        lambda gpu: _scaled(gpu.memory_utilization_percent, 100),
+    ),
+    ("encoder_utilization_ratio", "Load of video encoders.", lambda gpu: _scaled(gpu.encoder_utilization_percent, 100)),
+    ("decoder_utilization_ratio", "Load of video decoders.", lambda gpu: _scaled(gpu.decoder_utilization_percent, 100)),
     ("memory_used_bytes", "Memory in use.", lambda gpu: gpu.memory_used_bytes),
+    ("memory_reserved_bytes", "Memory that driver and firmware keep.", lambda gpu: gpu.memory_reserved_bytes),
     ("memory_total_bytes", "Memory.", lambda gpu: gpu.memory_total_bytes),
     ("sm_clock_hertz", "Clock of the streaming multiprocessors.", lambda gpu: _scaled(gpu.sm_clock_mhz, 1e-6)),
     ("memory_clock_hertz", "Clock of the memory.", lambda gpu: _scaled(gpu.memory_clock_mhz, 1e-6)),
@@ -48,6 +56,7 @@ _GAUGES: tuple[tuple[str, str, _Read], ...] = (
 _COUNTERS: tuple[tuple[str, str, _Read], ...] = (
     ("remapped_rows_correctable", "Rows remapped for corrected errors.", lambda gpu: gpu.remapped_rows_corrected),
     ("remapped_rows_uncorrectable", "Rows remapped for others.", lambda gpu: gpu.remapped_rows_uncorrected),
+    ("energy_joules", "Energy drawn since the driver was loaded.", lambda gpu: _scaled(gpu.energy_millijoules, 1000)),
     ("pcie_replays", "PCIe replays.", lambda gpu: (gpu.pcie or _NO_PCIE).replays),
 )
 _ECC: tuple[tuple[str, str, _Read], ...] = (

@@ -143,6 +143,7 @@ class SimulatedSource:
                 compute_instance=0,
                 profile=one.profile,
                 memory_bytes=one.memory_bytes,
+                memory_used_bytes=one.memory_used_bytes,
             )
             for number, one in enumerate(profiles, 1)
         )

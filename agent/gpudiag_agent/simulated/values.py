@@ -33,6 +33,7 @@ class MIGSlice(Part, frozen=True, kw_only=True):
     profile: str
     count: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
     memory_bytes: int | None = None
+    memory_used_bytes: int | None = None
 
 
 class Values(Part, frozen=True, kw_only=True):
@@ -40,6 +41,7 @@ class Values(Part, frozen=True, kw_only=True):
 
     memory_total_bytes: Whole = UNSET
     memory_used_bytes: Whole = UNSET
+    memory_reserved_bytes: Whole = UNSET
     mig_current: Flag = UNSET
     mig_pending: Flag = UNSET
     temperature_celsius: Whole = UNSET
@@ -53,7 +55,11 @@ class Values(Part, frozen=True, kw_only=True):
     power_milliwatts: Whole = UNSET
     power_limit_milliwatts: Whole = UNSET
     power_default_limit_milliwatts: Whole = UNSET
+    energy_millijoules: Whole = UNSET
     utilization_percent: Whole = UNSET
+    memory_utilization_percent: Whole = UNSET
+    encoder_utilization_percent: Whole = UNSET
+    decoder_utilization_percent: Whole = UNSET
     sm_clock_mhz: Whole = UNSET
     sm_clock_max_mhz: Whole = UNSET
     memory_clock_mhz: Whole = UNSET

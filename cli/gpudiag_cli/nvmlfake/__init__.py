@@ -9,9 +9,11 @@ the keys. Of a GPU, after ``gpu.3.`` or ``gpu.*.``:
 
     name uuid serial pci numa architecture vbios inforom (return code)      board.c, device.c
     gsp gsp.default gsp.version persistence
-    memory.total memory.used  mig.current mig.pending mig.max  mig.0.uuid mig.0.name mig.0.gi mig.0.ci
+    memory.total memory.used memory.reserved  mig.current mig.pending mig.max
+    mig.0.{uuid,name,gi,ci} mig.0.memory.{total,used}
     temperature margin threshold.<kind> power power.limit power.default      sensors.c
-    utilization pstate reasons clock.<kind> clock.<kind>.max clock.<kind>.application clock.<kind>.default
+    energy (millijoules) utilization utilization.{memory,encoder,decoder}
+    pstate reasons clock.<kind> clock.<kind>.max clock.<kind>.application clock.<kind>.default
     ecc.current ecc.pending ecc.{corrected,uncorrected}.{volatile,aggregate}   memory.c
     rows.{corrected,uncorrected,pending,failure} rows.{max,high,partial,low,none}
     sram.exceeded sram.{l2,sm,pcie,mcu,other} repair.{channel,tpc} unrepairable

@@ -104,8 +104,9 @@ EXPORT int nvmlDeviceGetMemoryInfo_v2(const struct handle *handle, struct memory
     if (!refused)
         refused = read_memory(__func__, handle, &memory->total, &memory->used);
     if (!refused) {
-        memory->reserved = 0;
-        memory->free = memory->total - memory->used;
+        int64_t number;
+        memory->reserved = state_number(handle->gpu, "memory.reserved", &number) ? (uint64_t)number : 0;
+        memory->free = memory->total - memory->used - memory->reserved;
     }
     return refused;
 }

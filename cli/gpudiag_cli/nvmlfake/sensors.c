@@ -3,8 +3,9 @@
 
 #include "abi.h"
 #include "device.h"
+#include "state.h"
 
-enum { MAX_KEY = 64 };
+enum { MAX_KEY = 64, SAMPLING_MICROSECONDS = 167000 };
 
 EXPORT int nvmlDeviceGetTemperature(const struct handle *handle, unsigned int sensor, unsigned int *celsius) {
     return sensor ? INVALID_ARGUMENT : read_unsigned(__func__, handle, "temperature", celsius);
@@ -47,8 +48,28 @@ EXPORT int nvmlDeviceGetPowerManagementDefaultLimit(const struct handle *handle,
 }
 
 EXPORT int nvmlDeviceGetUtilizationRates(const struct handle *handle, struct utilization *utilization) {
-    utilization->memory = 0;
-    return read_unsigned(__func__, handle, "utilization", &utilization->gpu);
+    int64_t number;
+    int refused = read_unsigned(__func__, handle, "utilization", &utilization->gpu);
+    if (!refused)
+        utilization->memory = state_number(handle->gpu, "utilization.memory", &number) ? (unsigned int)number : 0;
+    return refused;
+}
+
+EXPORT int nvmlDeviceGetEncoderUtilization(const struct handle *handle, unsigned int *percent, unsigned int *period) {
+    *period = SAMPLING_MICROSECONDS;
+    return read_unsigned(__func__, handle, "utilization.encoder", percent);
+}
+
+EXPORT int nvmlDeviceGetDecoderUtilization(const struct handle *handle, unsigned int *percent, unsigned int *period) {
+    *period = SAMPLING_MICROSECONDS;
+    return read_unsigned(__func__, handle, "utilization.decoder", percent);
+}
+
+EXPORT int nvmlDeviceGetTotalEnergyConsumption(const struct handle *handle, unsigned long long *millijoules) {
+    int64_t number = 0;
+    int refused = read_number(__func__, handle, "energy", &number);
+    *millijoules = (unsigned long long)number;
+    return refused;
 }
 
 static int clock_of(const char *function, const struct handle *handle, const char *what, unsigned int kind,

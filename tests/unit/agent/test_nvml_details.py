@@ -254,6 +254,28 @@ async def test_the_inforom(code: int | str, valid: bool | None, boot: Boot, open
     assert (await read_first(open_source)).inforom_valid is valid
 
 
+async def test_energy_and_the_load_of_memory_and_video(boot: Boot, open_source: Open) -> None:
+    boot("l40s-8").set({
+        "gpu.0.energy": 2**40 + 1,
+        "gpu.0.utilization.memory": 41,
+        "gpu.0.utilization.encoder": 7,
+        "gpu.0.utilization.decoder": 9,
+        "gpu.0.memory.reserved": 600 << 20,
+    })  # fmt: skip
+    gpu = await read_first(open_source)
+    assert (gpu.energy_millijoules, gpu.memory_reserved_bytes) == (2**40 + 1, 600 << 20)
+    load = (gpu.memory_utilization_percent, gpu.encoder_utilization_percent, gpu.decoder_utilization_percent)
+    assert load == (41, 7, 9)
+
+
+async def test_a_metric_that_fails_is_unknown_and_nothing_else(boot: Boot, open_source: Open) -> None:
+    names = ("TotalEnergyConsumption", "EncoderUtilization", "DecoderUtilization")
+    boot("h100-8").set({"count": 1, **{f"fail.nvmlDeviceGet{name}": 999 for name in names}})
+    gpu = await read_first(open_source)
+    found = (gpu.energy_millijoules, gpu.encoder_utilization_percent, gpu.decoder_utilization_percent)
+    assert (found, gpu.errors, gpu.unread) == ((None, None, None), (), ())
+
+
 async def test_processes_of_a_gpu_and_of_mig_instances(boot: Boot, open_source: Open) -> None:
     boot("a100-8-mig").set(
         {

@@ -17,6 +17,7 @@ HBM = {"memory_temperature_celsius", "memory_temperature_max_celsius"}
 MIG = {"mig_current", "mig_pending"}
 HISTOGRAM = {"remap_histogram"}
 PAGES = {"retired_pages_single_bit", "retired_pages_double_bit", "retired_pages_pending"}
+LOAD = {f"{of}utilization_percent" for of in ("", "memory_", "encoder_", "decoder_")}
 NEWEST = {"unrepairable_memory", "bank_remap_pending"}
 REPAIR = {"channel_repair_pending", "tpc_repair_pending"}
 HOPPER = {*LIMITS, *PAGES, *NEWEST, "c2c"}
@@ -72,7 +73,11 @@ async def test_a_healthy_h100_gives_every_value_it_has(boot: Boot, open_source: 
         "thermal_margin_slowdown_celsius": -2,
         "power_milliwatts": 212_000,
         "power_limit_milliwatts": 700_000,
+        "energy_millijoules": 1_234_567_890,
         "utilization_percent": 63,
+        "memory_utilization_percent": 12,
+        "encoder_utilization_percent": 0,
+        "decoder_utilization_percent": 0,
         "sm_clock_mhz": 1980,
         "performance_state": 0,
         "clock_event_reasons": 0,
@@ -95,7 +100,8 @@ async def test_a_split_a100_names_its_instances(boot: Boot, open_source: Open) -
     assert found == [("3g.40gb", 2, 0, 42_144_366_592), *[("1g.10gb", gi, 0, 10_468_982_784) for gi in (9, 10, 11)]]
     assert len({mig.uuid for gpu in gpus for mig in gpu.mig}) == 16
     assert unread(whole) == AMPERE
-    assert unread(split) == AMPERE | REMAP | HISTOGRAM | {"utilization_percent"}
+    assert unread(split) == AMPERE | REMAP | HISTOGRAM | LOAD
+    assert [mig.memory_used_bytes for mig in split.mig] == [3 << 30, 1 << 30, 0, 0]
 
 
 async def test_a_t4_has_neither_margin_nor_remap_nor_mig(boot: Boot, open_source: Open) -> None:
@@ -129,7 +135,12 @@ NOT_AVAILABLE: list[tuple[str, int | str, str]] = [
     ("field.230", "uint:0xFFFFFFFF", "recovery_action"),
     ("power", 0xFFFFFFFF, "power_milliwatts"),
     ("power.limit", 0, "power_limit_milliwatts"),
+    ("energy", 0xFFFFFFFFFFFFFFFF, "energy_millijoules"),
     ("utilization", 0xFFFFFFFF, "utilization_percent"),
+    ("utilization.memory", 0xFFFFFFFF, "memory_utilization_percent"),
+    ("utilization.encoder", 101, "encoder_utilization_percent"),
+    ("utilization.decoder", 0xFFFFFFFF, "decoder_utilization_percent"),
+    ("memory.reserved", 0xFFFFFFFFFFFFFFFF, "memory_reserved_bytes"),
     ("clock.1", 0xFFFFFFFF, "sm_clock_mhz"),
     ("pstate", 32, "performance_state"),
     ("reasons", 0xFFFFFFFFFFFFFFFF, "clock_event_reasons"),
@@ -232,7 +243,8 @@ async def test_an_older_function_answers_where_the_newer_one_does_not(code: int,
     newer = ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetCurrentClocksEventReasons")
     boot("h100-8").set({"count": 1, **{f"fail.{name}": code for name in newer}})
     (gpu,) = (await read(open_source)).gpus
-    assert unread(gpu) == HOPPER
+    # Only the newer form tells the memory that is reserved; the older one counts it as used.
+    assert unread(gpu) == {*HOPPER, "memory_reserved_bytes"}
     assert gpu.errors == ()
 
 

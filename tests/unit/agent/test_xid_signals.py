@@ -75,6 +75,13 @@ class TestSwitch:
         found = {f.reason: f.action for f in node.hear(self.FATAL).findings}
         assert found["SwitchFaultSurvivesReboots"] == Action.RUN_DIAGNOSTICS
 
+    def test_a_fault_of_another_switch_did_not_survive_its_reboots(self) -> None:
+        node = seen()
+        for number in (1, 2, 3):
+            node.decoder._boot = type(node.decoder._boot)(f"boot-{number}", node.now - 100)
+            found = {f.reason for f in node.hear(self.FATAL.replace("05:00", f"0{number}:00")).findings}
+        assert found == {"SXid20034"}
+
 
 class TestAdapter:
     FAILED = "NVRM: GPU 0000:10:00.0: RmInitAdapter failed! (0x24:0xffff:1568)"
