@@ -68,8 +68,9 @@ wheel: $(RELEASE)  ## The wheel and the source archive, into dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/twine check --strict dist/*
 
-images: $(READY)  ## The three images and what is in them (SBOM), with docker, podman or buildah (ENGINE=…, BASE_IMAGE=…)
-	@$(BIN)/python -m tools.images $(if $(ENGINE),--engine $(ENGINE)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE))
+images: $(READY)  ## The three images and what is in them (SBOM), with docker, podman or buildah (ENGINE, BASE_IMAGE, PIP_CONFIG, CA)
+	@$(BIN)/python -m tools.images $(if $(ENGINE),--engine $(ENGINE)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE)) \
+	  $(if $(PIP_CONFIG),--pip-config $(PIP_CONFIG)) $(if $(CA),--ca $(CA))
 
 e2e: $(READY)  ## On real kubelets: CLUSTER=KUBECONFIG, else kind (Docker), else a one-node cluster made here (root)
 	@$(BIN)/python -m pytest -m e2e -o faulthandler_timeout=900 --durations=0 --durations-min=5 $(if $(CLUSTER),--kubeconfig=$(CLUSTER)) tests/e2e

@@ -5,11 +5,13 @@ Python package that its hashed requirements do not name, or lacks one.
 """
 
 import argparse
+import configparser
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tools import image_contents, sbom
@@ -30,6 +32,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=ENGINES, help="default: the first of these that runs")
     parser.add_argument("--base-image", help="another Python 3.11 image than the Dockerfiles name")
+    parser.add_argument("--pip-config", type=Path, metavar="FILE", help="a pip.conf for the build, for a mirror say")
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="certificates (PEM) that pip trusts during the build")
     given = parser.parse_args()
     engine = given.engine or next((name for name in ENGINES if works(name)), None)
     if engine is None:
@@ -37,9 +41,14 @@ def main() -> int:
             "make images: none of docker, podman and buildah runs here. Install one of them, or start Docker's engine."
         )
         return 1
-    for command in commands(engine, base_image=given.base_image, revision=revision()):
-        if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
-            return code
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            kept = secrets(Path(folder) / "pip.conf", pip_config=given.pip_config, ca=given.ca)
+        except ValueError as error:
+            parser.error(str(error))
+        for command in commands(engine, base_image=given.base_image, revision=revision(), secrets=kept):
+            if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
+                return code
     return max(bill(engine, target, base=given.base_image or base_image(IMAGES[target][0])) for target in IMAGES)
 
 
@@ -50,9 +59,40 @@ def works(engine: str) -> bool:
     return subprocess.run([engine, "info"], capture_output=True, check=False, timeout=30).returncode == 0
 
 
-def commands(engine: str, *, base_image: str | None, revision: str) -> list[list[str]]:
+def secrets(path: Path, *, pip_config: Path | None, ca: Path | None) -> list[str]:
+    """Arguments that show pip's settings to the build alone: no layer and no history keeps a password of theirs.
+
+    Args:
+        path: where the settings are written that go into the build.
+        pip_config: the user's own settings.
+        ca: certificates for them to name.
+
+    Raises:
+        ValueError: a file cannot be used; the text names the option.
+    """
+    for option, file in (("--pip-config", pip_config), ("--ca", ca)):
+        if file is not None and not file.is_file():
+            raise ValueError(f"{option}: there is no file {file}")
+    if pip_config is None and ca is None:
+        return []
+    settings = configparser.RawConfigParser()
+    try:
+        settings.read([pip_config] if pip_config else [], encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"--pip-config: pip could not read {pip_config}: {error}") from error
+    if ca is not None:
+        if not settings.has_section("global"):
+            settings.add_section("global")
+        settings.set("global", "cert", "/run/secrets/ca")
+    path.touch(mode=0o600)
+    with path.open("w", encoding="utf-8") as told:
+        settings.write(told)
+    return [f"--secret=id=pip,src={path}", *([f"--secret=id=ca,src={ca.resolve()}"] if ca else [])]
+
+
+def commands(engine: str, *, base_image: str | None, revision: str, secrets: Sequence[str] = ()) -> list[list[str]]:
     """One build per image, tagged with the version of this checkout."""
-    arguments = [f"--build-arg=VERSION={version()}", f"--build-arg=REVISION={revision}"]
+    arguments = [f"--build-arg=VERSION={version()}", f"--build-arg=REVISION={revision}", *secrets]
     if base_image:
         arguments.append(f"--build-arg=BASE_IMAGE={base_image}")
     return [

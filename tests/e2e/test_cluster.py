@@ -17,7 +17,7 @@ import pytest
 import yaml
 from tests.cluster.access.conftest import signed
 from tests.e2e.cluster import CRDS, ROOT, Answer, Cluster, Installation
-from tests.e2e.onenode.images import compressed
+from tests.e2e.onenode.images import above, compressed, files
 from tests.e2e.providers import NAMESPACE
 
 from gpudiag_api.version import __version__
@@ -86,6 +86,23 @@ def test_the_images_are_small(cluster: Cluster, capsys: pytest.CaptureFixture[st
     with capsys.disabled():
         print("\nMB above the base, gzip:", {name: round(size, 1) for name, size in sizes.items()})
     assert [name for name, limit in LIMITS.items() if sizes[name] > limit] == []
+
+
+def test_an_image_holds_its_part_and_nothing_that_installs(cluster: Cluster) -> None:
+    if not cluster.layers:
+        pytest.skip(f"the images of a cluster by {cluster.provider} are not built by this suite's own builder")
+    for part, user in (("agent", "0:0"), ("operator", "65532:65532"), ("mcp", "65532:65532")):
+        archive = cluster.layers[f"gpudiag-{part}"]
+        config, names = above(archive)[0]["config"], files(archive)
+        assert config["User"] == user
+        assert config["Labels"]["org.opencontainers.image.version"] == __version__
+        assert re.fullmatch(r"[0-9a-f]{40}", config["Labels"]["org.opencontainers.image.revision"])
+        site = "venv/lib/python3.11/site-packages"
+        ours = {name.removeprefix(f"{site}/") for name in names if re.fullmatch(rf"{site}/gpudiag_\w+", name)}
+        assert ours == {"gpudiag_api", f"gpudiag_{part}"}
+        assert f"venv/bin/gpudiag-{part}" in names
+        unwanted = r"(bin|site-packages)/(pip|ensurepip|setuptools|wheel)[^/]*$|(^|/)(pip\.conf|run/secrets/.+)$"
+        assert [name for name in names if re.search(unwanted, name)] == []
 
 
 def test_everything_becomes_ready_under_its_security_context(here: Installation, objects: str) -> None:

@@ -1,7 +1,7 @@
-"""Images without a container engine: what the Dockerfiles assemble, put together from the same requirement files.
+"""The images of this checkout on a machine without a container engine: `make images` with a buildah of its own.
 
-This builder is the tests' own, for machines without docker, podman and buildah. The base is a root file system of
-Debian's own packages (Python 3.11 and what it needs), unpacked and not installed: no scripts run.
+The base is not the one that the Dockerfiles name, which comes from a registry, but a root file system of Debian's own
+packages (Python 3.11 and what it needs), unpacked and not installed: no scripts run.
 """
 
 import gzip
@@ -9,78 +9,36 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.install_parts import install
+from tools.images import saving
 
 from gpudiag_api.version import __version__
+from gpudiag_cli.controlplane.errors import ControlPlaneError, with_lines
 
+from .buildah import engine
 from .toolbox import download
 
 ROOT = Path(__file__).resolve().parents[3]
-SITE = "lib/python3.11/site-packages"
 BASE_PACKAGES = (
     *("libc6", "libgcc-s1", "zlib1g", "libbz2-1.0", "liblzma5", "libffi8", "libexpat1", "libssl3", "libsqlite3-0"),
     *("libuuid1", "libncursesw6", "libtinfo6", "libreadline8", "libdb5.3", "libnsl2", "libtirpc3", "libcrypt1"),
     *("libgssapi-krb5-2", "libkrb5-3", "libk5crypto3", "libkrb5support0", "libcom-err2", "libkeyutils1"),
-    *("libpython3.11-minimal", "libpython3.11-stdlib", "python3.11-minimal", "python3.11"),
+    *("libpython3.11-minimal", "libpython3.11-stdlib", "python3.11-minimal", "python3.11", "python3.11-venv"),
+    *("python3-pip-whl", "python3-setuptools-whl"),
     *("coreutils", "libacl1", "libattr1", "libselinux1", "libpcre2-8-0", "libgmp10", "dash", "ca-certificates"),
 )
 
 
-@dataclass(frozen=True)
-class Part:
-    """One image: its name, its source roots, its command and its user (as in the Dockerfile)."""
-
-    name: str
-    sources: tuple[str, ...]
-    module: str
-    user: str
-
-    @property
-    def requirements(self) -> Path:
-        """The hashed requirements that the Dockerfile installs."""
-        return ROOT / "requirements" / f"{self.sources[-1]}.txt"
-
-
-PARTS = (
-    Part("gpudiag-agent", ("api", "agent"), "gpudiag_agent", "0:0"),
-    Part("gpudiag-operator", ("api", "operator"), "gpudiag_operator", "65532:65532"),
-    Part("gpudiag-mcp", ("api", "mcp"), "gpudiag_mcp", "65532:65532"),
-)
-
-
-def environment(part: Part, folder: Path, downloads: Path) -> Path:
-    """Install a part as its Dockerfile does: hashed requirements and its source roots, no pip; returns the folder."""
-    site = folder / SITE
-    shutil.copytree(packages(part, downloads), site)
-    (folder / "bin").mkdir()
-    install(list(part.sources), packages=site, scripts=folder / "bin", python="/venv/bin/python3")
-    ours = [str(site / f"gpudiag_{source}") for source in part.sources]
-    subprocess.run([sys.executable, "-m", "compileall", "-q", *ours], check=True, timeout=300)
-    (folder / "bin" / "python3").symlink_to("/usr/bin/python3.11")
-    (folder / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.11\n", encoding="utf-8")
-    return folder
-
-
-def packages(part: Part, downloads: Path) -> Path:
-    """The folder of a part's hashed requirements, with byte code; made once for each version of them."""
-    kept = downloads / f"{part.name}-{hashlib.sha256(part.requirements.read_bytes()).hexdigest()[:16]}"
-    if kept.exists():
-        return kept
-    partial = downloads / f"{part.name}.part"
-    shutil.rmtree(partial, ignore_errors=True)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    pip += ["--require-hashes", "--only-binary=:all:", "--target", str(partial), "-r", str(part.requirements)]
-    subprocess.run(pip, check=True, timeout=600)
-    subprocess.run([sys.executable, "-m", "compileall", "-q", str(partial)], check=True, timeout=300)
-    return partial.rename(kept)
+PARTS = ("gpudiag-agent", "gpudiag-operator", "gpudiag-mcp")
+PAUSE = "docker.io/library/gpudiag-e2e-pause:1"
+BASE = "localhost/gpudiag-e2e-python:3.11"
 
 
 def layer(folder: Path, prefix: str) -> bytes:
@@ -97,18 +55,32 @@ def layer(folder: Path, prefix: str) -> bytes:
     return buffer.getvalue()
 
 
-def compressed(archive: Path) -> int:
+def above(path: Path) -> tuple[dict[str, Any], list[bytes]]:
+    """An archive's configuration and its layers above the base, uncompressed."""
+    with tarfile.open(path) as tar:
+        (manifest,) = json.loads(_content(tar, "manifest.json"))
+        return json.loads(_content(tar, manifest["Config"])), [_content(tar, name) for name in manifest["Layers"][1:]]
+
+
+def compressed(path: Path) -> int:
     """Size of the layers above the base as a registry keeps them, in bytes."""
-    with tarfile.open(archive) as tar:
-        manifest = tar.extractfile("manifest.json")
-        assert manifest is not None
-        files = [tar.extractfile(name) for name in json.load(manifest)[0]["Layers"][1:]]
-        return sum(len(gzip.compress(file.read(), compresslevel=6, mtime=0)) for file in files if file is not None)
+    return sum(len(gzip.compress(data, compresslevel=6, mtime=0)) for data in above(path)[1])
+
+
+def files(path: Path) -> set[str]:
+    """Names of everything in the layers above the base."""
+    return {name for data in above(path)[1] for name in tarfile.open(fileobj=io.BytesIO(data)).getnames()}
+
+
+def _content(tar: tarfile.TarFile, name: str) -> bytes:
+    file = tar.extractfile(name)
+    assert file is not None, name
+    return file.read()
 
 
 def base(folder: Path, downloads: Path) -> Path:
     """A root file system with Python 3.11 from Debian's packages, on a machine whose own apt can reach them."""
-    debs = downloads / "debs"
+    debs = downloads / f"debs-{hashlib.sha256(' '.join(BASE_PACKAGES).encode()).hexdigest()[:16]}"
     if not debs.exists():
         partial = downloads / "debs.part"
         shutil.rmtree(partial, ignore_errors=True)
@@ -120,20 +92,15 @@ def base(folder: Path, downloads: Path) -> Path:
         (folder / name).symlink_to(f"usr/{name}")
     for deb in sorted(debs.glob("*.deb")):
         with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as unpacked:
-            command: list[str | Path] = [
-                "tar",
-                "-x",
-                "--keep-directory-symlink",
-                "--exclude=./usr/share/*",
-                "-C",
-                folder,
-            ]
+            unread = [f"--exclude=./usr/share/{name}" for name in ("doc", "man", "locale", "lintian", "info")]
+            command = ["tar", "-x", "--keep-directory-symlink", *unread, "-C", str(folder)]
             subprocess.run(command, stdin=unpacked.stdout, check=True)
     for name in ("tmp", "proc", "sys", "dev", "run", "etc", "var/lib"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "tmp").chmod(0o1777)
     (folder / "bin" / "sh").unlink(missing_ok=True)
     (folder / "bin" / "sh").symlink_to("dash")
+    (folder / "bin" / "python3").symlink_to("python3.11")
     (folder / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n", encoding="utf-8")
     return folder
 
@@ -145,6 +112,7 @@ def archive(path: Path, name: str, layers: list[bytes], config: dict[str, Any]) 
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
         "os": "linux",
         "config": config,
+        "history": [{"created_by": "gpudiag's end-to-end suite"} for _ in layers],
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]},
     }
     files = {f"{digest}.tar": data for digest, data in zip(digests, layers, strict=True)}
@@ -158,20 +126,45 @@ def archive(path: Path, name: str, layers: list[bytes], config: dict[str, Any]) 
     return path
 
 
-def build(folder: Path, downloads: Path) -> dict[str, Path]:
-    """All images as archives in a folder, by name, the sandbox's (pause) included."""
-    bottom = layer(base(folder / "base", downloads), ".")
-    archives = {"pause": archive(folder / "pause.tar", PAUSE, [bottom], {"Entrypoint": ["/usr/bin/sleep", "infinity"]})}
-    for part in PARTS:
-        top = layer(environment(part, folder / part.name, downloads), "venv")
-        config = {
-            "User": part.user,
-            "Env": ["PATH=/venv/bin:/usr/bin:/bin", "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1", "USER=gpudiag"],
-            "Entrypoint": ["python3", "-m", part.module],
-        }
-        name = f"docker.io/library/{part.name}:{__version__}"
-        archives[part.name] = archive(folder / f"{part.name}.tar", name, [bottom, top], config)
+def build(folder: Path, cache: Path) -> dict[str, Path]:
+    """All images as archives in a folder, by name, the sandbox's (pause) included.
+
+    Raises:
+        ControlPlaneError: with what the build said.
+    """
+    bottom = [layer(base(folder / "base", cache), ".")]
+    archives = {"pause": archive(folder / "pause.tar", PAUSE, bottom, {"Entrypoint": ["/usr/bin/sleep", "infinity"]})}
+    python = archive(folder / "python.tar", BASE, bottom, {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]})
+    environment = engine(folder, cache)
+    _run(["buildah", "pull", f"docker-archive:{python}"], environment)
+    _run([sys.executable, "-m", "tools.images", "--engine=buildah", f"--base-image={BASE}", *_pip(folder)], environment)
+    for name in PARTS:
+        archives[name] = folder / f"{name}.tar"
+        _run(saving("buildah", f"{name}:{__version__}", archives[name]), environment)
     return archives
 
 
-PAUSE = "docker.io/library/gpudiag-e2e-pause:1"
+def _pip(folder: Path) -> list[str]:
+    """How pip reaches its index here, for the build: the settings and the certificates of this machine's own pip."""
+    said = subprocess.run([sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True)
+    found = dict(re.findall(r"^(?:global|:env:)\.([\w-]+)='(.*)'$", said.stdout, re.MULTILINE))
+    options = {name: value for name, value in found.items() if name in ("index-url", "extra-index-url", "trusted-host")}
+    path = folder / "pip.conf"
+    path.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in options.items()), encoding="utf-8")
+    ca = found.get("cert") or os.environ.get("SSL_CERT_FILE")
+    return [f"--pip-config={path}", *([f"--ca={ca}"] if ca else [])]
+
+
+def _run(command: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    if done.returncode:
+        raise ControlPlaneError(with_lines(f"{' '.join(command[:3])} failed:", done.stdout.splitlines()[-30:]))

@@ -1,5 +1,6 @@
 """What the images hold, read from what builds them; tests/e2e runs them."""
 
+import configparser
 import re
 from pathlib import Path
 
@@ -58,3 +59,40 @@ def test_every_engine_builds_the_three_images(engine: str, verb: str) -> None:
     tags = [argument for command in commands for argument in command if argument.startswith("--tag=")]
     version = images.version()
     assert tags == [f"--tag=gpudiag-{name}:{version}" for name in ("agent", "operator", "mcp")]
+
+
+def test_a_mirror_and_its_authority_are_told_to_the_build_alone(tmp_path: Path) -> None:
+    mirror, ca = tmp_path / "mine.conf", tmp_path / "ca.pem"
+    mirror.write_text("[global]\nindex-url = https://user:secret@mirror.example/simple\n", encoding="utf-8")
+    ca.write_text("certificate", encoding="utf-8")
+    arguments = images.secrets(tmp_path / "pip.conf", pip_config=mirror, ca=ca)
+    assert arguments == [f"--secret=id=pip,src={tmp_path / 'pip.conf'}", f"--secret=id=ca,src={ca}"]
+    told = configparser.RawConfigParser()
+    told.read(tmp_path / "pip.conf")
+    assert dict(told["global"]) == {
+        "index-url": "https://user:secret@mirror.example/simple",
+        "cert": "/run/secrets/ca",
+    }
+    assert (tmp_path / "pip.conf").stat().st_mode & 0o077 == 0
+    for command in images.commands("docker", base_image=None, revision="abc", secrets=arguments):
+        assert set(arguments) <= set(command)
+        assert not any("user:secret" in argument for argument in command)
+    for file in ("Dockerfile.agent", "Dockerfile.operator"):
+        installs = re.findall(r"^RUN (.*?)\\\n +/pip/bin/pip", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+        assert installs
+        assert set(installs) == {"--mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca "}
+
+
+def test_without_a_mirror_the_build_is_told_nothing(tmp_path: Path) -> None:
+    assert images.secrets(tmp_path / "pip.conf", pip_config=None, ca=None) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "--pip-config: there is no file"), ("index-url = x", "--pip-config: pip could not read")],
+)
+def test_settings_that_pip_could_not_read_are_refused(tmp_path: Path, content: str | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "mine.conf").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=said):
+        images.secrets(tmp_path / "pip.conf", pip_config=tmp_path / "mine.conf", ca=None)
