@@ -1,4 +1,4 @@
-"""Alerts and dashboard name series and labels that agent and operator really export. promtool is not at hand."""
+"""Alerts and dashboard name series and labels that agent and operator really export (Prometheus: tests/cluster)."""
 
 import json
 import re
