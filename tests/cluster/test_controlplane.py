@@ -131,6 +131,7 @@ def test_no_controller_judges_nodes_that_have_no_kubelet(control_plane: ControlP
         assert any(f'"{judge}"' in line for line in disabled), judge
 
 
+@pytest.mark.slow
 def test_a_pause_and_an_outage_keep_the_data_and_the_address(own: ControlPlane) -> None:
     kubectl = own.client()
     kubectl("create", "namespace", "kept")
@@ -149,6 +150,7 @@ def test_a_pause_and_an_outage_keep_the_data_and_the_address(own: ControlPlane) 
     assert (own.server, own.pids["etcd"]) == before
 
 
+@pytest.mark.slow
 def test_stop_leaves_no_process_even_if_one_is_paused(own: ControlPlane) -> None:
     pids = own.pids.values()
     own.pause_apiserver()

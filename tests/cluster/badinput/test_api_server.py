@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.cluster.badinput.conftest import MakeWorld
     from tests.cluster.operator.conftest import OperatorProcess
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 HEALTHY = ("Healthy", "AllHealthy")
 LOST = ("Unhealthy", "GPULost")

@@ -16,7 +16,7 @@ from gpudiag_cli.simulator import Member
 if TYPE_CHECKING:
     from tests.cluster.badinput.conftest import MakeWorld
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 HEALTHY = ("Healthy", "AllHealthy")
 CAPABILITIES = ("NoLibrary", "NoDriver", "DriverMismatch", "PermissionDenied", "NoGPUs")

@@ -14,7 +14,7 @@ from tests.cluster.manifests.rendering import ROOT, kustomize
 from tests.cluster.operator.conftest import Rig, rig
 
 __all__ = ["rig"]
-pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("foreign_kinds")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.usefixtures("foreign_kinds")]
 
 GIT = ("--server-side", "--field-manager=git")
 RECORDED = ROOT / "tests" / "unit" / "manifests" / "recorded.json"

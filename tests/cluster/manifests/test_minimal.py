@@ -16,7 +16,7 @@ from tests.cluster.manifests.rendering import Object, environment, pod_of
 
 from gpudiag_cli.nvmlfake import Machine, build
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 def report(log: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:

@@ -103,12 +103,14 @@ class TestWhoSeesWhat:
             with pytest.raises(Exception, match="Forbidden"):
                 await client.read_resource("gpudiag://fleet")
 
+    @pytest.mark.slow
     async def test_a_right_for_one_name_shows_that_one(self, running: Facade, account: Account) -> None:
         one = [{"apiGroups": ["gpudiag.dev"], "resources": ["gpunodes"], "verbs": ["get"], "resourceNames": ["gpu-a"]}]
         async with calling(running.url, token=account("bob", one)) as client:
             assert data(await client.call_tool("describe_gpu_node", {"node": "gpu-a"}))
             assert (await client.call_tool("describe_gpu_node", {"node": "gpu-b"})).is_error
 
+    @pytest.mark.slow
     async def test_unknown_arguments_are_refused_here_too(self, running: Facade, account: Account) -> None:
         async with calling(running.url, token=account("alice", VIEWER)) as client:
             result = await client.call_tool("get_gpu_health", {"context": "prod"})

@@ -74,6 +74,7 @@ async def test_tools_are_listed_without_a_cluster(connect: Connect, tmp_path: Pa
     assert "There is no kubeconfig" in said(result)
 
 
+@pytest.mark.slow
 async def test_a_large_fleet_stays_below_32_kb_on_the_wire(store: Store, connect: Connect) -> None:
     await store(*(node(f"gpu-{at:03}.{'x' * 45}", **BAD, findings=[finding()], xids=[xid()]) for at in range(60)))
     async with connect() as client:
@@ -148,6 +149,7 @@ class TestCreating:
         assert stored["spec"]["ttlAfterFinished"] == "15m"
         assert stored["metadata"]["annotations"]["mcp.gpudiag.dev/client"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("arguments", "says"),
         [
@@ -166,6 +168,7 @@ class TestCreating:
         assert says in said(result)
         assert not kubectl.json("get", "gpudiagnostics", "-n", namespace)["items"]
 
+    @pytest.mark.slow
     async def test_a_namespace_that_is_not_there_is_found_out_by_the_dry_run(
         self, store: Store, connect: Connect
     ) -> None:
@@ -175,6 +178,7 @@ class TestCreating:
         assert result.is_error
         assert "no-such-namespace" in said(result)
 
+    @pytest.mark.slow
     async def test_waiting_tells_how_far_it_is_and_ends_in_time(
         self, store: Store, connect: Connect, namespace: str
     ) -> None:

@@ -80,6 +80,7 @@ def test_a_fault_shows_within_seconds_and_goes_again(rig: "Rig") -> None:
     rig.eventually(lambda: rig.status("fleet")["verdict"] == "Healthy", 25)
 
 
+@pytest.mark.slow
 def test_targets_by_selector_and_by_name(rig: "Rig") -> None:
     rig.add_node("c1", labels={"pool": "train"})
     rig.add_node("c2", labels={"pool": "serve"})
@@ -104,6 +105,7 @@ def test_targets_by_selector_and_by_name(rig: "Rig") -> None:
     rig.eventually(lambda: counts(rig.status("train"))[0] == 2, 40)
 
 
+@pytest.mark.slow
 def test_a_node_that_is_scaled_away_shrinks_the_fleet_without_alarm(rig: "Rig") -> None:
     rig.add_node("d1")
     rig.add_node("d2")
@@ -119,6 +121,7 @@ def test_a_node_that_is_scaled_away_shrinks_the_fleet_without_alarm(rig: "Rig") 
     rig.eventually(lambda: rig.gpunode("d2") == {}, 40)
 
 
+@pytest.mark.slow
 def test_a_pod_that_gets_another_address_is_followed_to_ipv6_too(rig: "Rig") -> None:
     agent = rig.add_node("moved-1")
     rig.start()
@@ -134,6 +137,7 @@ def test_a_pod_that_gets_another_address_is_followed_to_ipv6_too(rig: "Rig") -> 
     assert rig.gpunode("moved-1")["status"]["agent"]["podIP"] == "::1"
 
 
+@pytest.mark.slow
 def test_suspend_keeps_the_last_result(rig: "Rig") -> None:
     agent = rig.add_node("e1")
     rig.diagnostic("fleet", interval="5s")

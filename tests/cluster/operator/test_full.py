@@ -60,6 +60,7 @@ def test_a_full_run_brings_everything_about_a_node(rig: "Rig", real_agent: str) 
     assert "missing" not in result
 
 
+@pytest.mark.slow
 def test_more_than_ten_nodes_are_too_many_for_full(rig: "Rig") -> None:
     for number in range(11):
         rig.add_node(f"many-{number}", agent=False)

@@ -102,6 +102,7 @@ def test_a_clean_stop_hands_over_within_2_s(rig: Rig) -> None:
     rig.eventually(lambda: rig.status("fleet").get("verdict") == "Unhealthy")
 
 
+@pytest.mark.slow
 def test_a_deposed_leader_that_slept_writes_nothing_and_ends(rig: Rig, partition: Callable[[], Partition]) -> None:
     agent = rig.add_node("le-3")
     rig.diagnostic("fleet", interval="5s")
@@ -122,6 +123,7 @@ def test_a_deposed_leader_that_slept_writes_nothing_and_ends(rig: Rig, partition
     assert "is held by" in first.records()[-1]["message"]
 
 
+@pytest.mark.slow
 def test_a_leader_cut_off_from_the_api_server_stops_writing_before_another_takes_over(
     rig: Rig, partition: Callable[[], Partition]
 ) -> None:
@@ -149,6 +151,7 @@ def test_a_leader_cut_off_from_the_api_server_stops_writing_before_another_takes
     assert leads(second)
 
 
+@pytest.mark.slow
 def test_a_leader_cut_off_for_a_while_goes_on_when_nobody_took_its_lease(
     rig: Rig, partition: Callable[[], Partition]
 ) -> None:

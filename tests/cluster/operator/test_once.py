@@ -28,6 +28,7 @@ def test_it_completes_with_fresh_samples_and_again_for_a_new_trigger(rig: "Rig")
     assert agent.fresh_reads == 2
 
 
+@pytest.mark.slow
 def test_a_complete_one_is_not_run_again_after_a_restart(rig: "Rig") -> None:
     agent = rig.add_node("l1")
     first = rig.start()
@@ -40,6 +41,7 @@ def test_a_complete_one_is_not_run_again_after_a_restart(rig: "Rig") -> None:
     assert rig.kubectl.json("get", "gpud", "check", "-n", rig.namespace)["metadata"]["resourceVersion"] == version
 
 
+@pytest.mark.slow
 def test_one_killed_in_mid_run_runs_again(rig: "Rig") -> None:
     agent = rig.add_node("m1")
     first = rig.start()
@@ -54,6 +56,7 @@ def test_one_killed_in_mid_run_runs_again(rig: "Rig") -> None:
     assert rig.status("check")["verdict"] == "Healthy"
 
 
+@pytest.mark.slow
 def test_the_deadline_ends_a_run_with_what_it_has(rig: "Rig") -> None:
     slow = rig.add_node("n1")
     rig.add_node("n2")
@@ -69,6 +72,7 @@ def test_the_deadline_ends_a_run_with_what_it_has(rig: "Rig") -> None:
     assert status["summary"]["nodes"]["reporting"] == 1
 
 
+@pytest.mark.slow
 def test_a_new_spec_in_mid_run_ends_in_its_own_state(rig: "Rig") -> None:
     slow = rig.add_node("o1")
     rig.add_node("o2")

@@ -80,6 +80,7 @@ def test_agents_are_read_through_the_api_server(rig: "Rig", pod_network: str, tm
     rig.eventually(lambda: rig.health("proxied-1") == ("Unknown", "ConnectionRefused"))
 
 
+@pytest.mark.slow
 def test_what_the_proxy_refuses_is_told_from_what_an_agent_says(rig: "Rig") -> None:
     """It calls no loopback address: the message is the API server's own, and says so."""
     rig.add_node("loop-1")

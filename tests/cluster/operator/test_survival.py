@@ -136,6 +136,7 @@ def test_it_waits_for_an_api_server_that_is_away_at_the_start(fragile_rig: "Rig"
     rig.eventually(lambda: rig.status("fleet").get("verdict") == "Healthy")
 
 
+@pytest.mark.slow
 def test_kinds_that_are_not_installed_are_waited_for_and_their_end_is_the_operators(
     fragile_rig: "Rig", tmp_path: Path
 ) -> None:

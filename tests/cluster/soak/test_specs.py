@@ -70,7 +70,9 @@ def unanswered(world: World) -> dict[str, Any]:
     return left
 
 
-def judge(make_world: "MakeWorld", number: int) -> None:
+@pytest.mark.slow
+def test_what_the_server_takes_the_operator_answers(make_world: "MakeWorld") -> None:
+    number = 2000
     world = make_world(t4(*NAMES))
     try:
         operator = world.start("--max-diagnostics-per-namespace", "1000")
@@ -84,12 +86,3 @@ def judge(make_world: "MakeWorld", number: int) -> None:
         assert operator.metric("gpudiag_operator_writes_total") - before <= taken * 2, "a hot loop"
     finally:
         world.close()
-
-
-def test_generated_specs(make_world: "MakeWorld") -> None:
-    judge(make_world, 120)
-
-
-@pytest.mark.slow
-def test_many_generated_specs(make_world: "MakeWorld") -> None:
-    judge(make_world, 2000)

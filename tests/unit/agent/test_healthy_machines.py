@@ -20,6 +20,7 @@ from gpudiag_cli import nvmlfake
 from .conftest import Boot, Open
 from .healthy_hour import INTERVAL, SAMPLES, hour
 
+pytestmark = pytest.mark.untraced
 QUICK = ("a100-8-mig", "gb200-4", "t4-1")
 """The others have their hour in `make test-all`."""
 VARIANTS: dict[str, tuple[str, dict[str, str | int]]] = {

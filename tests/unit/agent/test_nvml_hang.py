@@ -158,6 +158,7 @@ async def die_often(source: NVMLSource, clock: Clock, times: int) -> None:
         clock.now += 0.5
 
 
+@pytest.mark.slow
 async def test_a_thousand_children_are_killed_and_replaced(open_source: Open) -> None:
     clock = Clock()
     source = open_source(deadline=0.002, grace=10, spawn=StuckChild.spawn, monotonic=clock)

@@ -39,6 +39,7 @@ def schemathesis(url: str, folder: Path, *, examples: int) -> subprocess.Complet
     )
 
 
+@pytest.mark.slow
 def test_the_agent_keeps_its_openapi_description(url: str, tmp_path: Path) -> None:
     done = schemathesis(url, tmp_path, examples=30)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -278,6 +278,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+@pytest.mark.slow
 async def test_a_real_agent_that_is_killed_again_and_again_counts_once(
     tmp_path: Path, start: Callable[[], Process]
 ) -> None:

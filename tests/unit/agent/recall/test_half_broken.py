@@ -24,6 +24,7 @@ from gpudiag_cli import nvmlfake
 from ..conftest import Boot  # noqa: TID252 - the fixtures of the folder above
 from .node import Node
 
+pytestmark = pytest.mark.untraced
 ILL = 1
 INVALID_ARGUMENT, INSUFFICIENT_POWER, CORRUPTED_INFOROM, LOST, RESET = 2, 8, 14, 15, 16
 UNKNOWN = Health.UNKNOWN.badness

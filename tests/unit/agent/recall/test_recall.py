@@ -14,6 +14,7 @@ from .model import Fault
 from .node import Node
 from .play import RecallError, play, spoken
 
+pytestmark = pytest.mark.untraced
 NAMED = {fault.name: fault for fault in table.FAULTS}
 
 
