@@ -27,6 +27,7 @@ from gpudiag_operator.collect.outcome import Answer, FetchError, TokenSource
 from gpudiag_operator.collect.routes import Place, Route
 from gpudiag_operator.collect.settings import CollectSettings
 from gpudiag_operator.collect.staleness import check_fresh
+from gpudiag_operator.collect.standstill import Standstill
 from gpudiag_operator.collect.trace_context import CallSpans, unrecorded
 from gpudiag_operator.domain import AgentPod
 
@@ -127,12 +128,14 @@ class AgentClient:
         self._wall = wall
         self._loop = asyncio.get_running_loop()
         self._endpoint = lru_cache(maxsize=16_384)(self._new_endpoint)
+        self._standstill = Standstill()
         self._pace = Pace(NEW_CONNECTIONS_PER_SECOND, clock=self._loop.time)
         self._kept = self._session(force_close=False)
         self._short = self._session(force_close=True)
 
     async def close(self) -> None:
         """Close all connections."""
+        self._standstill.close()
         await self._kept.close()
         await self._short.close()
 
@@ -208,8 +211,9 @@ class AgentClient:
         call = _Call(slot, self.calls)
         _current.set(call)
         total = seconds + wait
+        limit = self._standstill.watch(asyncio.timeout(total))
         try:
-            async with asyncio.timeout(total) as limit:
+            async with limit:
                 response = await request
                 try:
                     call.enter(Stage.BODY)
@@ -228,6 +232,7 @@ class AgentClient:
         except (aiohttp.ClientError, OSError) as error:
             raise classify.transport(error, where, call.stage) from error
         finally:
+            self._standstill.release(limit)
             call.end()
 
     async def _hold(self, slot: Slot, limit: asyncio.Timeout) -> None:
