@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -77,13 +78,12 @@ class Prometheus:
             self._process = subprocess.Popen(
                 [*command, f"--storage.tsdb.path={self._folder}/data"], stdout=output, stderr=output
             )
-        deadline = time.monotonic() + 30
-        while (found := re.search(r"Listening on\" address=(\S+)", log.read_text(encoding="utf-8"))) is None:
+        deadline = time.monotonic() + 60
+        while not self._ready(log):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._stop()
                 raise AssertionError(log.read_text(encoding="utf-8"))
             time.sleep(0.1)
-        self.url = f"http://{found[1]}"
         return self
 
     def __exit__(
@@ -99,6 +99,20 @@ class Prometheus:
     def values(self, expression: str) -> list[dict[str, str]]:
         """The labels of what an expression gives now."""
         return [one["metric"] for one in self.ask("query", query=expression)["result"]]
+
+    def _ready(self, log: Path) -> bool:
+        """Whether it serves; it listens before, and answers 503 then."""
+        if (found := re.search(r"Listening on\" address=(\S+)", log.read_text(encoding="utf-8"))) is None:
+            return False
+        self.url = f"http://{found[1]}"
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5):
+                return True
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
+        except OSError:
+            return False
 
     def _stop(self) -> None:
         self._process.terminate()
